@@ -1,0 +1,1 @@
+"""SP_entropy: entropy-gated speculative sampling, tested in nine notebooks."""

@@ -1,0 +1,1 @@
+"""The pocket models: corpus generators and training."""
