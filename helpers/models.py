@@ -1,0 +1,306 @@
+"""Models: the table of pairs, loading, and LM = one model and its key/value cache.
+
+The cache is plain preallocated memory of shape (rows, heads, length, dim). `LM.forward` writes at the
+positions it is given and attends to nothing after them, so rolling back costs nothing: the caller passes
+a smaller integer next time.
+"""
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.cache_utils import Cache
+
+from helpers import paths
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Where a pair's weights are: hub ids, or folders relative to the repository."""
+
+    draft: str
+    target: str
+    experts: dict = field(default_factory=dict)
+    make: str = ""              # what to type when a local folder is not there yet
+
+
+PAIRS = {
+    "pocket": Preset("data/pocket/draft", "data/pocket/target",
+                     {name: f"data/pocket/expert-{name}" for name in ("math", "code", "law")}, "make pocket"),
+    "qwen2.5-coder": Preset("data/models/qwen2.5-coder/draft", "data/models/qwen2.5-coder/target", make="make models"),
+    "qwen2.5-0.5b-7b": Preset("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-7B-Instruct"),
+    "qwen2.5-1.5b-32b": Preset("Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-32B-Instruct"),
+    "qwen3-0.6b-8b": Preset("Qwen/Qwen3-0.6B", "Qwen/Qwen3-8B"),
+    "llama3.2-1b-8b": Preset("meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"),
+}
+
+PLAIN_TEMPLATE = ("{% for m in messages %}{{ m['role'].capitalize() }}: {{ m['content'] }}\n\n{% endfor %}"
+                  "{% if add_generation_prompt %}Assistant:{% endif %}")
+
+
+class RaggedCache(Cache):
+    """A transformers cache of fixed memory in which every row writes at its own positions."""
+
+    def __init__(self, body):
+        super().__init__(layers=[])
+        self.body = body
+
+    def update(self, key_states, value_states, layer_idx, *args, **kwargs):
+        return self.body.write(layer_idx, key_states, value_states)
+
+    def get_seq_length(self, layer_idx=0):
+        return 0
+
+
+class Memory:
+    """Keys and values of one model, each (rows, kv heads, length, dim) per layer, allocated once."""
+
+    def __init__(self, config, rows, length, dtype, device):
+        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (rows, config.num_key_value_heads, length, dim)
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
+        self.length, self.dtype, self.device = length, dtype, device
+
+    def at(self, start, T):
+        """Choose the cells of the next forward: rows start[b] … start[b]+T-1. `start` is a list of ints."""
+        self.rows, self.end, self.first, self.T = len(start), max(start) + T, start[0], T
+        self.uniform = min(start) == max(start)
+        self.positions = torch.tensor(start, device=self.device)[:, None] + torch.arange(T, device=self.device)
+        self.index = None if self.uniform else torch.arange(self.rows, device=self.device)[:, None]
+        self.mask = None
+        if not (self.uniform and T == 1):
+            self.mask = torch.arange(self.end, device=self.device) <= self.positions[:, None, :, None]
+
+    def write(self, layer, k, v):
+        """Store k, v of shape (rows, heads, T, dim); return everything up to the last position in use."""
+        keys, values = self.keys[layer], self.values[layer]
+        if self.uniform:
+            keys[:, :, self.first:self.first + self.T] = k
+            values[:, :, self.first:self.first + self.T] = v
+        else:
+            keys[self.index, :, self.positions] = k.transpose(1, 2)
+            values[self.index, :, self.positions] = v.transpose(1, 2)
+        return keys[:, :, :self.end], values[:, :, :self.end]
+
+    def keep(self, rows):
+        """Keep only these rows (a list of ints), in this order."""
+        index = torch.tensor(rows, device=self.device)
+        self.keys = [k.index_select(0, index) for k in self.keys]
+        self.values = [v.index_select(0, index) for v in self.values]
+
+
+class PlainBody:
+    """The readable reference: transformers' own modules over our cache memory."""
+
+    def __init__(self, model):
+        self.model, self.config = model, model.config
+
+    def __call__(self, tokens, memory):
+        bias = None
+        if memory.mask is not None:
+            bias = torch.zeros(memory.mask.shape, dtype=memory.dtype, device=memory.device)
+            bias.masked_fill_(~memory.mask, torch.finfo(memory.dtype).min)
+        return self.model.model(tokens, attention_mask=bias, position_ids=memory.positions, use_cache=True,
+                                past_key_values=RaggedCache(memory)).last_hidden_state
+
+    def logits(self, hidden):
+        return self.model.lm_head(hidden)
+
+
+class LM:
+    """One model and its cache.
+
+    forward(tokens, start) runs T tokens per row from position start[b] and returns hidden states;
+    logits(hidden) turns the ones that are wanted into scores. Both on `device`; logits are fp32.
+    """
+
+    def __init__(self, body, vocab_size, device, dtype, name):
+        self.body, self.config, self.name = body, body.config, name
+        self.vocab_size, self.device, self.dtype = vocab_size, device, dtype
+        self.context = body.config.max_position_embeddings
+        self.memory = None
+
+    def start(self, rows, length):
+        """Allocate a cache for `rows` sequences of at most `length` tokens (kept if it fits already)."""
+        have = self.memory
+        if have is None or have.keys[0].shape[0] != rows or not length <= have.length <= 2 * length:
+            self.memory = Memory(self.config, rows, length, self.dtype, self.device)
+
+    def forward(self, tokens, start):
+        """tokens (rows, T) long, start: list of rows ints. Returns hidden states (rows, T, hidden size)."""
+        self.memory.at(start, tokens.shape[1])
+        return self.body(tokens, self.memory)
+
+    def logits(self, hidden):
+        """hidden (..., hidden size) -> scores (..., V), fp32, cut to the pair's common vocabulary."""
+        return self.body.logits(hidden)[..., :self.vocab_size].float()
+
+
+@dataclass
+class Pair:
+    """A draft and a target over one vocabulary, with experts of the draft's size where there are any."""
+
+    name: str
+    draft: LM
+    target: LM
+    tokenizer: object
+    eos: tuple[int, ...]
+    experts: dict
+    revision: str
+    speed: str
+
+    @property
+    def device(self):
+        return self.target.device
+
+    @property
+    def context(self):
+        return min(m.context for m in (self.draft, self.target, *self.experts.values()))
+
+    def encode(self, messages):
+        """Chat messages -> prompt token ids, through the chat template (a plain one where there is none)."""
+        template = None if self.tokenizer.chat_template else PLAIN_TEMPLATE
+        text = self.tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False,
+                                                  add_generation_prompt=True)
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def decode(self, tokens):
+        """Token ids -> text without special tokens."""
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def pick_device(device="auto"):
+    """'auto' -> cuda where there is one, else cpu; anything else is checked and returned."""
+    device = os.environ.get("DEVICE") or device if device == "auto" else device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not str(device).startswith(("cpu", "cuda")):
+        raise ValueError(f"device was {device!r}; use auto, cpu or cuda")
+    if str(device).startswith("cuda") and not torch.cuda.is_available():
+        raise RuntimeError(f"device was {device!r}, but torch sees no CUDA GPU here; use DEVICE=cpu")
+    return torch.device(device)
+
+
+def load_pair(name="pocket", *, draft=None, target=None, device="auto", speed="fast", experts=False):
+    """Load a preset, or any two models by hub id or local folder (draft=…, target=…).
+
+    speed "plain" is transformers' modules in fp32 (bf16 on a GPU); "fast" is helpers/fast.py. Returns Pair.
+    """
+    preset = _preset(name, draft, target)
+    if speed not in ("fast", "plain"):
+        raise ValueError(f"speed was {speed!r}; use 'fast' or 'plain' (the readable reference)")
+    device = pick_device(device)
+    folders = {"draft": _locate(preset.draft, preset), "target": _locate(preset.target, preset)}
+    if experts:
+        folders |= {key: _locate(where, preset) for key, where in preset.experts.items()}
+    tokenizers = {key: _tokenizer(folder) for key, folder in folders.items()}
+    check_tokenizers(tokenizers["draft"], tokenizers["target"], folders["draft"], folders["target"])
+    vocab = min(AutoConfig.from_pretrained(f).vocab_size for f in folders.values())
+    models = {key: load_lm(folder, vocab, device, speed, role="target" if key == "target" else "draft")
+              for key, folder in folders.items()}
+    target_lm, draft_lm = models.pop("target"), models.pop("draft")
+    return Pair(name, draft_lm, target_lm, tokenizers["target"], _eos(target_lm, tokenizers["target"]), models,
+                _revision(folders), speed)
+
+
+def load_lm(folder, vocab_size, device, speed, role):
+    """Load one model as an LM; `role` (draft, target) decides how the fast path packs it."""
+    from helpers import fast
+    _check_memory(folder)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
+    except Exception as error:
+        raise RuntimeError(f"the weights in {folder} cannot be read ({type(error).__name__}: {error}); "
+                           "they may be truncated: fetch or train them again") from error
+    body = fast.body(model, role) if speed == "fast" else PlainBody(model)
+    return LM(body, vocab_size, device, dtype, str(folder))
+
+
+def check_tokenizers(a, b, name_a, name_b):
+    """Refuse two tokenizers that give tokens different ids; a padded vocabulary *size* is no difference."""
+    va, vb = a.get_vocab(), b.get_vocab()
+    if va == vb:
+        return
+    differing = [t for t in va.keys() & vb.keys() if va[t] != vb[t]]
+    only = va.keys() ^ vb.keys()
+    raise ValueError(f"the tokenizers of {name_a} and {name_b} differ ({len(differing)} tokens with other ids, "
+                     f"{len(only)} in one only); speculative sampling needs a draft with the target's tokenizer")
+
+
+def _preset(name, draft, target):
+    if (draft is None) != (target is None):
+        raise ValueError("give both draft= and target=, or neither and the name of a pair")
+    if draft is not None:
+        return Preset(draft, target)
+    if name not in PAIRS:
+        raise ValueError(f"there is no pair {name!r}; choose one of {', '.join(PAIRS)}, or give draft= and target=")
+    return PAIRS[name]
+
+
+def _locate(where, preset):
+    """A folder of the repository or of the user, or else a hub id."""
+    if where.startswith("data/models/"):
+        folder = paths.MODELS / Path(where).relative_to("data/models")
+    else:
+        folder = paths.ROOT / where
+    if folder.is_dir():
+        return str(folder)
+    if where.startswith("data/"):
+        raise FileNotFoundError(f"there are no weights in {folder}; run `{preset.make}` first")
+    return where
+
+
+def _tokenizer(folder):
+    beside = Path(folder).parent / "tokenizer"
+    where = beside if Path(folder).is_dir() and beside.is_dir() else folder
+    try:
+        return AutoTokenizer.from_pretrained(where)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(f"no tokenizer or model at {where!r}: neither a local folder nor a hub id that can be "
+                                f"reached from here ({str(error).splitlines()[0]})") from error
+
+
+def _eos(lm, tokenizer):
+    """Every id that ends an answer: the tokenizer's and the generation config's."""
+    ids = {tokenizer.eos_token_id}
+    configured = getattr(lm.body, "generation_eos", None)
+    ids |= set(configured if isinstance(configured, (list, tuple)) else [configured])
+    return tuple(sorted(i for i in ids if i is not None))
+
+
+def _revision(folders):
+    """What was loaded: the checksum of each local weight file's head and size, or the hub id's commit."""
+    digest = hashlib.sha256()
+    for key in sorted(folders):
+        folder = Path(folders[key])
+        digest.update(key.encode())
+        if not folder.is_dir():
+            digest.update(str(getattr(AutoConfig.from_pretrained(str(folders[key])), "_commit_hash", "")).encode())
+        for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
+            with file.open("rb") as f:
+                size = file.stat().st_size
+                digest.update(f"{file.name} {size}".encode())
+                for at in range(0, size, max(1, size // 64)):
+                    f.seek(at)
+                    digest.update(f.read(65536))
+    return digest.hexdigest()[:16]
+
+
+def _check_memory(folder):
+    """Say in a sentence that a model will not fit, before the system kills the process."""
+    files = list(Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else []
+    info = Path("/proc/meminfo")
+    if not files or not info.exists():
+        return
+    free = next(int(line.split()[1]) for line in info.read_text().splitlines() if line.startswith("MemAvailable")) / 2**20
+    index = Path(folder) / "config.json"
+    stored = json.loads(index.read_text()).get("dtype", "float32") if index.exists() else "float32"
+    need = sum(f.stat().st_size for f in files) / 2**30 * (2 if "16" in stored else 1) * 1.1
+    if need > free:
+        raise MemoryError(f"{folder} needs about {need:.1f} GiB of memory in fp32 and {free:.1f} GiB are free; "
+                          "close other programs or choose a smaller pair")
