@@ -13,8 +13,11 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import Cache
+from transformers.utils import logging as transformers_logging
 
 from helpers import paths
+
+transformers_logging.disable_progress_bar()     # a bar per weight file says nothing here
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Memory:
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
         self.length, self.dtype, self.device = length, dtype, device
+        self.cached = [0] * rows        # how many tokens of each row are in the cache; the decoders keep it
 
     def at(self, start, T):
         """Choose the cells of the next forward: rows start[b] … start[b]+T-1. `start` is a list of ints."""
@@ -91,6 +95,7 @@ class Memory:
         index = torch.tensor(rows, device=self.device)
         self.keys = [k.index_select(0, index) for k in self.keys]
         self.values = [v.index_select(0, index) for v in self.values]
+        self.cached = [self.cached[i] for i in rows]
 
 
 class PlainBody:

@@ -34,11 +34,11 @@ LARGE = {"hidden_size": 128, "num_hidden_layers": 12, "num_attention_heads": 4, 
          "intermediate_size": 352}
 # name: (shape, mixture, steps, Muon rate)
 MODELS = {
-    "draft": (SMALL, GENERAL, 1000, 0.02),
-    "target": (LARGE, GENERAL, 1400, 0.02),
-    "expert-math": (SMALL, own("arithmetic", "algebra"), 800, 0.02),
-    "expert-code": (SMALL, own("code"), 600, 0.02),
-    "expert-law": (SMALL, own("law"), 600, 0.02),
+    "draft": (SMALL, GENERAL, 800, 0.02),
+    "target": (LARGE, GENERAL, 1300, 0.02),
+    "expert-math": (SMALL, own("arithmetic", "algebra"), 700, 0.02),
+    "expert-code": (SMALL, own("code"), 500, 0.02),
+    "expert-law": (SMALL, own("law"), 500, 0.02),
 }
 TEMPLATE = ("{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
             "{% if m['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
@@ -72,18 +72,16 @@ def document(tokenizer, domain, seed):
             tokenizer(row["answer"] + "<|end|>", add_special_tokens=False).input_ids)
 
 
-def batches(tokenizer, mixture, step, block=8):
-    """The `block` batches that begin at `step`: documents sorted by length, so that little is padding."""
+def batch(tokenizer, mixture, step, parts=4):
+    """The documents of one step, in `parts` padded pieces sorted by length, so that little is padding."""
     rng, docs, have = random.Random(f"{SEED}/{step}"), [], 0
     domains, weights = zip(*mixture.items())
-    while have < TOKENS_PER_STEP * block:
+    while have < TOKENS_PER_STEP:
         domain = rng.choices(domains, weights)[0]
         docs.append(document(tokenizer, domain, f"{SEED}/{rng.random()}"))
         have += len(docs[-1][0]) + len(docs[-1][1])
     docs.sort(key=lambda d: len(d[0]) + len(d[1]))
-    out = [docs[len(docs) * i // block:len(docs) * (i + 1) // block] for i in range(block)]
-    rng.shuffle(out)
-    return [_padded(b) for b in out]
+    return [_padded(docs[len(docs) * i // parts:len(docs) * (i + 1) // parts]) for i in range(parts)]
 
 
 def _padded(docs, prompt_weight=0.1):
@@ -130,24 +128,26 @@ def train(name, tokenizer, device, save_every=150):
         for optimiser, old in zip(optimisers, saved["optimisers"]):
             optimiser.load_state_dict(old)
         begin, seen, seconds = saved["step"], saved["seen"], saved["seconds"]
-    clock, queue = time.time() - seconds, []
+    clock = time.time() - seconds
     for step in range(begin, steps):
-        if not queue or step % 8 == 0:
-            queue = batches(tokenizer, mixture, step - step % 8)[step % 8:]
-        ids, weight = (t.to(device) for t in queue.pop(0))
+        pieces = [(ids.to(device), weight.to(device)) for ids, weight in batch(tokenizer, mixture, step)]
+        total = sum(weight[:, 1:].sum() for _, weight in pieces)
         for optimiser, full in zip(optimisers, base):
             optimiser.param_groups[0]["lr"] = full * rate(step, steps)
-        logits = model(ids[:, :-1], use_cache=False).logits
-        loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-        loss = (loss * weight[:, 1:].flatten()).sum() / weight[:, 1:].sum()
-        loss.backward()
+        loss = 0.0
+        for ids, weight in pieces:
+            logits = model(ids[:, :-1], use_cache=False).logits
+            each = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+            piece = (each * weight[:, 1:].flatten()).sum() / total
+            piece.backward()
+            loss += piece.item()
+            seen += int((weight > 0).sum())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimiser in optimisers:
             optimiser.step()
             optimiser.zero_grad()
-        seen += int((weight > 0).sum())
         if step % 20 == 0:
-            print(f"{name} step {step}/{steps} loss {loss.item():.4f} tokens {seen / 1e6:.2f}M "
+            print(f"{name} step {step}/{steps} loss {loss:.4f} tokens {seen / 1e6:.2f}M "
                   f"{time.time() - clock:.0f}s", flush=True)
         if (step + 1) % save_every == 0 or step + 1 == steps:
             saved = {"model": model.state_dict(), "optimisers": [o.state_dict() for o in optimisers],
@@ -155,7 +155,7 @@ def train(name, tokenizer, device, save_every=150):
             torch.save(saved, state.with_suffix(".tmp"))
             os.replace(state.with_suffix(".tmp"), state)
             export(model, name, {"steps": step + 1, "of": steps, "tokens": seen, "seconds": round(time.time() - clock),
-                                 "loss": round(loss.item(), 4), "seed": SEED})
+                                 "loss": round(loss, 4), "seed": SEED})
     return model
 
 

@@ -1,0 +1,223 @@
+"""Methods × problems × seeds -> tidy tables. Finished work is kept, so an interrupted run goes on where it was.
+
+`run` decodes many rows at once and is cached under data/cache/ by everything that determines its result.
+`timed` decodes one row at a time, methods interleaved, and is never taken from a finished run's cache.
+`scan` reads given answers with both models, teacher-forced.
+"""
+import hashlib
+import json
+import os
+import platform
+import time
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from helpers import paths, rules, tasks
+from helpers.decoding import ACCEPT, DRAFT, Sampling, Speculative, accepts, decode, sample, uniforms
+from helpers.progress import track
+
+
+def key(seed, problem):
+    """The uniforms' key of one job: (seed, a number from the problem's id)."""
+    return seed, int.from_bytes(hashlib.sha256(problem.id.encode()).digest()[:7], "big")
+
+
+def run(pair, methods, problems, seeds=(0,), *, sampling=Sampling(), batch_size=64, trace=False, max_new_tokens=None):
+    """Decode every method on every (problem, seed), many rows at once.
+
+    Returns a DataFrame with one row per generation; with trace=True a pair (rows, trace), the trace with one
+    row per tested or emitted position. Timings are not filled: rows of a batch share their time.
+    """
+    jobs = [(seed, problem) for seed in seeds for problem in problems]
+    chunks = [(method, jobs[i:i + batch_size]) for method in methods for i in range(0, len(jobs), batch_size)]
+    frames = [_chunk(pair, method, part, sampling, trace, max_new_tokens)
+              for method, part in track(chunks, "decoding")]
+    rows = _tidy(pd.concat([f[0] for f in frames], ignore_index=True))
+    return (rows, pd.concat([f[1] for f in frames], ignore_index=True)) if trace else rows
+
+
+def _chunk(pair, method, jobs, sampling, trace, max_new_tokens):
+    """One batch: from the cache when everything that determines it is the same, else decoded and kept."""
+    limit = max_new_tokens or max(p.max_new_tokens for _, p in jobs)
+    facts = [code_version(), pair.revision, pair.speed, str(pair.device), method, sampling, trace, limit, jobs]
+    file = paths.CACHE / "runs" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.pkl"
+    if file.exists():
+        return pd.read_pickle(file)
+    order = sorted(range(len(jobs)), key=lambda i: len(str(jobs[i][1].messages)))
+    prompts = [pair.encode(jobs[i][1].messages) for i in order]
+    answers = decode(pair, method, prompts, [key(*jobs[i]) for i in order], sampling=sampling, max_new_tokens=limit,
+                     stop=jobs[0][1].stop, trace=trace)
+    grades = tasks.grade_many([(jobs[i][1], a.text) for i, a in zip(order, answers)])
+    rows = pd.DataFrame([_row(pair, method, *jobs[i], a, g, sampling, limit) for i, a, g in zip(order, answers, grades)])
+    traces = pd.concat([a.trace.assign(problem_id=jobs[i][1].id, seed=jobs[i][0], method=method.label)
+                        for i, a in zip(order, answers)], ignore_index=True) if trace else None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pd.to_pickle((rows, traces), file.with_suffix(".tmp"))
+    os.replace(file.with_suffix(".tmp"), file)
+    return rows, traces
+
+
+def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), max_new_tokens=None):
+    """Decode one row at a time, untraced, every method in turn on each problem (machines drift).
+
+    Returns one row per generation with seconds by phase. Finished problems are kept while the run is under
+    way, so that an interrupted run continues; a completed run forgets them, so that the next measures anew.
+    """
+    facts = [code_version(), pair.revision, pair.speed, str(pair.device), methods, sampling, seed, repeats, max_new_tokens,
+             problems]
+    file = paths.CACHE / "timed" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.pkl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    done = pd.read_pickle(file) if file.exists() else []
+    for method in methods:      # warm-up: first calls allocate
+        decode(pair, method, [pair.encode(problems[0].messages)], [(0, 0)], sampling=sampling, max_new_tokens=8)
+    for problem in track(problems[len(done):], "timing"):
+        prompt, limit = pair.encode(problem.messages), max_new_tokens or problem.max_new_tokens
+        rows = []
+        for _ in range(repeats):
+            for method in methods:
+                answer, = decode(pair, method, [prompt], [key(seed, problem)], sampling=sampling, max_new_tokens=limit,
+                                 stop=problem.stop)
+                rows.append(_row(pair, method, seed, problem, answer, None, sampling, limit))
+        grades = tasks.grade_many([(problem, r["text"]) for r in rows])
+        done.append([r | {"score": g.score} for r, g in zip(rows, grades)])
+        pd.to_pickle(done, file.with_suffix(".tmp"))
+        os.replace(file.with_suffix(".tmp"), file)
+    file.unlink(missing_ok=True)
+    return _tidy(pd.DataFrame([row for rows in done for row in rows]))
+
+
+@torch.inference_mode()
+def forward_times(pair, context=128, widths=(1, 2, 3, 4, 5, 7, 9, 13), repeats=30):
+    """Median seconds of one draft and one target forward with scores, by number of tokens: the cost model's input."""
+    rows = []
+    for name in ("draft", "target"):
+        lm = getattr(pair, name)
+        lm.start(1, context + max(widths))
+        for width in widths:
+            tokens, spent = torch.full((1, width), 5, device=pair.device), []
+            for _ in range(repeats + 3):
+                _synchronise(pair.device)
+                begin = time.perf_counter()
+                lm.logits(lm.forward(tokens, [context]))
+                _synchronise(pair.device)
+                spent.append(time.perf_counter() - begin)
+            rows.append({"model": name, "width": width, "seconds": sorted(spent[3:])[repeats // 2]})
+    return pd.DataFrame(rows)
+
+
+def _synchronise(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+@torch.inference_mode()
+def scan(pair, problems, answers, *, seed=0, sampling=Sampling(), batch_size=32):
+    """Read given answers (token lists) with both models, teacher-forced: one row per answer position.
+
+    Columns: problem_id, position, token, H_q, H_p, max_q, margin (max_q minus the runner-up), delta = TV(p, q),
+    and `rejected`: whether the strict test rejects the draft's own proposal there, with the job's uniforms.
+    """
+    frames = []
+    size = batch_size if pair.draft.vocab_size < 20_000 else 1      # scores of a large vocabulary: one row at a time
+    for i in track(range(0, len(answers), size), "reading"):
+        frames += _scan_batch(pair, problems[i:i + size], answers[i:i + size], seed, sampling)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _scan_batch(pair, problems, answers, seed, sampling):
+    prompts = [pair.encode(p.messages) for p in problems]
+    width = max(len(p) + len(a) for p, a in zip(prompts, answers))
+    tokens = torch.zeros(len(prompts), width, dtype=torch.long, device=pair.device)
+    for row, (p, a) in enumerate(zip(prompts, answers)):
+        tokens[row, :len(p) + len(a)] = torch.tensor(list(p) + list(a))
+    hidden = {}
+    for name in ("draft", "target"):
+        lm = getattr(pair, name)
+        lm.start(len(prompts), width)
+        hidden[name] = lm.forward(tokens, [0] * len(prompts))
+    frames = []
+    for row, (problem, p, a) in enumerate(zip(problems, prompts, answers)):
+        at = slice(len(p) - 1, len(p) + len(a) - 1)
+        raw_q, raw_p = (getattr(pair, n).logits(hidden[n][row, at]) for n in ("draft", "target"))
+        q, t = sampling.warp(raw_q), sampling.warp(raw_p)
+        u = uniforms([key(seed, problem)], len(a))[0].to(pair.device)
+        x = sample(q, u[:, DRAFT])
+        q_x, p_x = (d.gather(-1, x[:, None])[:, 0] for d in (q, t))
+        best = raw_q.softmax(-1).topk(2, -1).values
+        frames.append(pd.DataFrame({
+            "problem_id": problem.id, "position": range(len(a)), "token": a, "H_q": rules.entropy(raw_q.softmax(-1)).tolist(),
+            "H_p": rules.entropy(raw_p.softmax(-1)).tolist(), "max_q": best[:, 0].tolist(),
+            "margin": (best[:, 0] - best[:, 1]).tolist(), "delta": rules.tv(t, q).tolist(),
+            "rejected": (~accepts(rules.STRICT.accept(p_x, q_x), u[:, ACCEPT])).tolist()}))
+    return frames
+
+
+def _row(pair, method, seed, problem, answer, grade, sampling, limit):
+    """One tidy row: what was run, on what, what came out."""
+    policy, rule = getattr(method, "policy", None), getattr(method, "rule", None)
+    return {
+        "pair": pair.name, "task": problem.task, "problem_id": problem.id, "seed": seed, "method": method.label,
+        "rule": repr(rule) if rule else "", "gamma": getattr(policy, "gamma", 0),
+        "tau": getattr(rule, "tau", getattr(method, "tau", float("nan"))), "temperature": sampling.temperature,
+        "max_new_tokens": limit, "n_tokens": len(answer.tokens), "finish": answer.finish, "target_calls": answer.target_calls,
+        "draft_calls": answer.draft_calls, "drafted": answer.drafted, "accepted": answer.accepted, "rescued": answer.rescued,
+        "score": grade.score if grade else float("nan"), "seconds": answer.seconds, "draft_s": answer.draft_s,
+        "verify_s": answer.verify_s, "host_s": answer.host_s, "text": answer.text, "tokens": answer.tokens,
+    } | provenance(pair)
+
+
+def _tidy(rows):
+    """Add the ratios that every notebook reads."""
+    return rows.assign(accept_ratio=rows.accepted / rows.drafted.where(rows.drafted > 0),
+                       tokens_per_round=rows.n_tokens / rows.target_calls.where(rows.target_calls > 0),
+                       tokens_per_s=rows.n_tokens / rows.seconds)
+
+
+@cache
+def code_version():
+    """Checksum of the code that a decoded answer depends on."""
+    here = Path(__file__).parent
+    names = ("rules.py", "models.py", "fast.py", "decoding.py", "experiments.py", "tasks.py", "grading.py", "pocket/corpus.py")
+    return hashlib.sha256(b"".join((here / n).read_bytes() for n in names)).hexdigest()[:12]
+
+
+def provenance(pair):
+    """What every published row carries: weights, device, dtype, library and code versions."""
+    import transformers
+    return {"revision": pair.revision, "speed": pair.speed, "device": _device_name(str(pair.device)),
+            "dtype": str(pair.target.dtype).removeprefix("torch."), "torch": torch.__version__,
+            "transformers": transformers.__version__, "code": code_version()}
+
+
+@cache
+def _device_name(device):
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    return f"cpu {platform.machine()} x{torch.get_num_threads()}"
+
+
+def publish(frame, pair_name, name):
+    """Write a table to data/results/PAIR/NAME.parquet, in one move; the published record of a notebook."""
+    file = paths.results(pair_name) / f"{name}.parquet"
+    slim = frame.drop(columns=[c for c in ("tokens", "text") if c in frame])
+    slim.to_parquet(file.with_suffix(".tmp"), index=False)
+    os.replace(file.with_suffix(".tmp"), file)
+    return file
+
+
+def publish_facts(pair_name, name, **facts):
+    """Write a notebook's verdict and headline numbers to data/results/PAIR/NAME.json (the README reads them)."""
+    file = paths.results(pair_name) / f"{name}.json"
+    file.write_text(json.dumps(facts, indent=1, default=float) + "\n")
+    return file
+
+
+def with_gamma(method, gamma):
+    """The same speculative method at another block length."""
+    if not isinstance(method, Speculative):
+        raise ValueError(f"{method.label} drafts nothing, so it has no gamma")
+    return replace(method, policy=replace(method.policy, gamma=gamma))
