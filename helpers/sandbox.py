@@ -88,13 +88,14 @@ def _run(program, prefix, timeout_s):
     code = CHILD.format(cpu=int(timeout_s) + 1, memory=MEMORY_MB, size=FILE_MB,
                         **CALLS.get(platform.machine(), CALLS["x86_64"]))
     reader, writer = os.pipe()
+    error = tempfile.TemporaryFile()        # a file, so that the limit on file size holds for it too
     child = subprocess.Popen([*prefix, sys.executable, "-I", "-S", "-c", code, str(writer), word, str(int(bool(prefix)))],
-                             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=folder, env={},
+                             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=error, cwd=folder, env={},
                              pass_fds=(writer,), start_new_session=True)
     os.close(writer)
     try:
-        _, error = child.communicate(program.encode("utf-8", "replace"), timeout=timeout_s)
-        detail = error[-300:].decode(errors="replace").strip().split("\n")[-1] or f"exit {child.returncode}"
+        child.communicate(program.encode("utf-8", "replace"), timeout=timeout_s)
+        detail = _tail(error) or f"exit {child.returncode}"
     except subprocess.TimeoutExpired:
         detail = f"stopped after {timeout_s:g} s"
     finally:
@@ -103,7 +104,7 @@ def _run(program, prefix, timeout_s):
         except ProcessLookupError:
             pass
         child.wait()
-        child.stderr.close()
+        error.close()
         shutil.rmtree(folder, ignore_errors=True)
     os.set_blocking(reader, False)
     try:
@@ -112,6 +113,12 @@ def _run(program, prefix, timeout_s):
         ok = False
     os.close(reader)
     return ok, "passed" if ok else detail
+
+
+def _tail(file):
+    """The last line of what was written to a file."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - 300))
+    return file.read().decode(errors="replace").strip().split("\n")[-1]
 
 
 def execute_many(programs, workers=None):

@@ -28,15 +28,15 @@ def own(*domains):
     return {d: 0.15 * share + (0.85 / len(domains) if d in domains else 0) for d, share in GENERAL.items()}
 
 
-SMALL = {"hidden_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-         "intermediate_size": 224}
+SMALL = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "intermediate_size": 128}
 LARGE = {"hidden_size": 128, "num_hidden_layers": 12, "num_attention_heads": 4, "num_key_value_heads": 2,
          "intermediate_size": 352}
 # name: (shape, mixture, steps, Muon rate)
 MODELS = {
-    "draft": (SMALL, GENERAL, 800, 0.02),
-    "target": (LARGE, GENERAL, 1300, 0.02),
-    "expert-math": (SMALL, own("arithmetic", "algebra"), 700, 0.02),
+    "draft": (SMALL, GENERAL, 500, 0.02),
+    "target": (LARGE, GENERAL, 900, 0.02),
+    "expert-math": (SMALL, own("arithmetic", "algebra"), 600, 0.02),
     "expert-code": (SMALL, own("code"), 500, 0.02),
     "expert-law": (SMALL, own("law"), 500, 0.02),
 }

@@ -1,0 +1,49 @@
+# SP_entropy: `make` lists the targets.
+PAIR ?= pocket
+NOTEBOOKS ?=
+PARAMS ?=
+DEVICE ?=
+PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+export DEVICE
+export JUPYTER_PREFER_ENV_PATH := 1
+.DELETE_ON_ERROR:
+.PHONY: help setup all test lab pocket models readme clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@echo 'all, lab and models take PAIR=, NOTEBOOKS="01 03", PARAMS="-p name value", DEVICE=cpu'
+
+$(READY): requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer was found; install one or set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(PY) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3" >/dev/null
+	@touch $@
+
+setup: $(READY)  ## create .venv with the pinned requirements and the kernel
+
+all: $(READY)  ## execute every notebook in order, in place, and fill in the README's tables
+	$(PY) -m helpers.notebooks --pair "$(PAIR)" --only "$(NOTEBOOKS)" $(PARAMS)
+	@$(PY) -m helpers.readme
+
+test: $(READY)  ## unit tests, then every notebook with small parameters, checked by nbval
+	$(PY) -m pytest
+
+lab: $(READY)  ## open JupyterLab
+	$(PY) -m jupyter lab notebooks
+
+pocket: $(READY)  ## train the five pocket models from a seed (skips what data/pocket already has: remove it first)
+	$(PY) -m helpers.pocket.train
+
+models: $(READY)  ## fetch and check the weights of qwen2.5-coder (1.6 GB)
+	$(PY) -m helpers.fetch
+
+readme: $(READY)  ## fill in the README's tables from data/results
+	$(PY) -m helpers.readme
+
+clean:  ## remove .venv and the cache
+	rm -rf $(VENV) data/cache

@@ -1,0 +1,59 @@
+"""Fill in the README's generated tables from data/results: `python -m helpers.readme` (part of make all)."""
+import json
+import re
+
+from helpers import paths
+
+NOTEBOOKS = {
+    "01_entropy_vs_errors": "the draft's entropy peaks where the draft goes wrong",
+    "02_entropy_selective": "calling the target only where H(q) > τ restores its accuracy",
+    "03_main_benchmark": "speculation pays, and relaxing it where the draft is sure pays more",
+    "04_acceptance_anatomy": "relaxed tokens are harmless where entropy is low",
+    "05_threshold_sensitivity": "there is a τ with more speed at equal accuracy",
+    "06_dynamic_gamma": "drafting on while entropy is low beats a fixed γ",
+    "07_aggressive_gamma": "accepting everything at low entropy breaks the γ ceiling",
+    "08_cross_task": "which tasks it suits",
+    "09_expert_routing": "the expert with least entropy should take over",
+}
+
+
+def facts(pair, number):
+    """A notebook's published verdict for a pair, or None."""
+    file = paths.OUT / "data" / "results" / pair / f"{number}.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def verdict_table(pair):
+    """Markdown: one row per notebook that is there, with its verdict on this pair."""
+    lines = ["| notebook | the claim under test | verdict | measured | pilot |", "|---|---|---|---|---|"]
+    for name, claim in NOTEBOOKS.items():
+        if not (paths.ROOT / "notebooks" / f"{name}.ipynb").exists():
+            continue
+        f = facts(pair, name[:2])
+        found = (f"**{f['verdict']}**", f"{f['effect']} ({f['task']}, {f['n']} problems)", f["pilot"]) if f else ("not run", "", "")
+        lines.append(f"| [`{name}`](notebooks/{name}.ipynb) | {claim} | {' | '.join(found)} |")
+    return "\n".join(lines)
+
+
+def real_table(pair="qwen2.5-coder"):
+    """Markdown: the verdicts of the notebooks that have been run on the real pair."""
+    rows = [(n, facts(pair, n[:2])) for n in NOTEBOOKS]
+    lines = [f"| notebook | verdict on {pair} | measured |", "|---|---|---|"]
+    lines += [f"| `{n}` | **{f['verdict']}** | {f['effect']} ({f['task']}, {f['n']} problems) |" for n, f in rows if f]
+    return "\n".join(lines) if len(lines) > 2 else f"No notebook has been run on {pair} yet."
+
+
+def fill(text, name, body):
+    """Replace what stands between <!-- name --> and <!-- /name -->."""
+    pattern = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
+    if not re.search(pattern, text, re.S):
+        raise ValueError(f"README.md has no place marked <!-- {name} --> … <!-- /{name} -->")
+    return re.sub(pattern, lambda m: m.group(1) + body + m.group(2), text, flags=re.S)
+
+
+if __name__ == "__main__":
+    readme = paths.ROOT / "README.md"
+    text = readme.read_text()
+    text = fill(text, "verdicts", verdict_table("pocket"))
+    text = fill(text, "real", real_table())
+    readme.write_text(text)

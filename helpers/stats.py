@@ -1,0 +1,194 @@
+"""Statistics: paired two-level bootstrap, McNemar, equivalence, AUROC, Holm, the cost model, verdicts.
+
+Two levels: answers are averaged over seeds within a problem, and problems are resampled. Seeds are not
+resampled again, because the spread between problem means already holds their noise (once); resampling both
+would count it twice and give intervals that are too wide. Coverage is simulated in tests/test_stats.py.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate, its 95 % interval, and the number of problems behind it."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self):
+        return self.show()
+
+    def show(self, digits=3, percent=False):
+        """'0.412 [0.380, 0.444]', or in per cent; `digits` after the point."""
+        scale, unit = (100, " %") if percent else (1, "")
+        a, b, c = (f"{scale * v:.{digits}f}" for v in (self.estimate, self.low, self.high))
+        return f"{a}{unit} [{b}, {c}]"
+
+    @property
+    def half_width(self):
+        return (self.high - self.low) / 2
+
+
+def per_problem(frame, value, by="method"):
+    """Mean over seeds: a table with one row per problem and one column per level of `by`."""
+    return frame.pivot_table(index="problem_id", columns=by, values=value, aggfunc="mean", sort=False)
+
+
+def bootstrap(table, statistic=lambda means: means[..., 0], n_boot=4000, seed=0):
+    """95 % interval of a function of column means, problems (rows) resampled together. Returns Interval.
+
+    table (problems, k); `statistic` maps means (..., k) to (...). Deviations are widened by sqrt(n/(n-1)),
+    which a percentile bootstrap lacks for small n (Hesterberg 2015).
+    """
+    table = np.asarray(table, dtype=float).reshape(len(table), -1)
+    n = len(table)
+    if n < 2:
+        raise ValueError(f"an interval over problems needs at least 2 of them; there is {n}")
+    if np.isnan(table).any():
+        raise ValueError("a table for the bootstrap holds missing values: some method lacks some problem")
+    estimate = float(statistic(table.mean(0)))
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_boot) / n
+    spread = (statistic(weights @ table) - estimate) * np.sqrt(n / (n - 1))
+    low, high = np.nanquantile(spread, [0.025, 0.975]) + estimate
+    return Interval(estimate, float(low), float(high), n)
+
+
+def mean(frame, value, method):
+    """Mean of a column for one method, over problems. Returns Interval."""
+    return bootstrap(per_problem(frame[frame.method == method], value))
+
+
+def difference(frame, value, method, baseline):
+    """Paired mean difference method - baseline of a column. Returns Interval."""
+    table = per_problem(frame, value)[[method, baseline]]
+    return bootstrap(table, lambda m: m[..., 0] - m[..., 1])
+
+
+def ratio(frame, top, bottom, method):
+    """Ratio of sums of two columns for one method (tokens per second, accept ratio). Returns Interval."""
+    part = frame[frame.method == method].groupby("problem_id")[[top, bottom]].sum()
+    return bootstrap(part, lambda m: m[..., 0] / m[..., 1])
+
+
+def speed_up(frame, method, baseline, top="n_tokens", bottom="seconds"):
+    """(tokens per second of method) / (of baseline), paired by problem. Returns Interval."""
+    parts = [frame[frame.method == m].groupby("problem_id")[[top, bottom]].sum() for m in (method, baseline)]
+    return bootstrap(pd.concat(parts, axis=1).dropna(),
+                     lambda m: (m[..., 0] / m[..., 1]) / (m[..., 2] / m[..., 3]))
+
+
+def proportion(successes, n):
+    """Wilson interval of a proportion. Returns Interval."""
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"a proportion needs 0 <= successes <= n and n >= 1; got {successes} of {n}")
+    found = stats.binomtest(int(successes), int(n)).proportion_ci(method="wilson")
+    return Interval(successes / n, found.low, found.high, int(n))
+
+
+def mcnemar(right_a, right_b):
+    """Exact McNemar p-value for two paired lists of right/wrong."""
+    a, b = np.asarray(right_a, bool), np.asarray(right_b, bool)
+    only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
+    return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def holm(p_values):
+    """Holm's step-down adjustment of p-values, in their order."""
+    p = np.asarray(p_values, float)
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))).clip(max=1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = stepped
+    return adjusted
+
+
+def roc(signal, label):
+    """ROC curve of a signal for a binary label. Returns false and true positive rates, ascending."""
+    signal, label = np.asarray(signal, float), np.asarray(label, bool)
+    order = np.argsort(-signal, kind="stable")
+    last = np.r_[np.diff(signal[order]) != 0, True]        # ties move together
+    hits, misses = np.cumsum(label[order])[last], np.cumsum(~label[order])[last]
+    return np.r_[0, misses / max(1, (~label).sum())], np.r_[0, hits / max(1, label.sum())]
+
+
+def auroc(signal, label, cluster=None, n_boot=400, seed=0):
+    """Area under the ROC curve (Mann-Whitney), with a cluster bootstrap over problems. Returns Interval."""
+    signal, label = np.asarray(signal, float), np.asarray(label, bool)
+    if label.all() or not label.any():
+        raise ValueError("an AUROC needs both classes; all labels are the same")
+    codes, _ = pd.factorize(np.arange(len(signal)) if cluster is None else np.asarray(cluster))
+    order = np.argsort(signal, kind="stable")
+    ranked, ids, groups = label[order], codes[order], np.unique(signal[order], return_inverse=True)[1]
+    rng, n = np.random.default_rng(seed), codes.max() + 1
+    draws = [_area(ranked, groups, weight[ids]) for weight in rng.multinomial(n, np.full(n, 1 / n), n_boot)]
+    low, high = np.nanquantile(draws, [0.025, 0.975])
+    return Interval(float(_area(ranked, groups, np.ones(len(ids)))), float(low), float(high), int(n))
+
+
+def _area(label, groups, weight):
+    """Weighted Mann-Whitney area of labels sorted by signal; `groups` marks ties."""
+    size = groups[-1] + 1
+    positive, negative = np.bincount(groups, weight * label, size), np.bincount(groups, weight * ~label, size)
+    below = np.cumsum(negative) - negative / 2
+    return (positive * below).sum() / (positive.sum() * negative.sum()) if positive.sum() and negative.sum() else np.nan
+
+
+# ---- cost model -------------------------------------------------------------------------------------
+
+def tokens_per_round(alpha, gamma):
+    """E[tokens per round] = (1 - alpha^(gamma+1)) / (1 - alpha), acceptances independent (Leviathan et al. 2023, eq. 1)."""
+    alpha = np.asarray(alpha, float)
+    return np.where(alpha < 1, (1 - alpha ** (gamma + 1)) / np.where(alpha < 1, 1 - alpha, 1), gamma + 1)
+
+
+def tokens_per_second(per_round, gamma, t_draft, t_verify):
+    """Limit without any host time: tokens per round / (gamma t_draft + t_verify(gamma + 1)). Seconds in, 1/s out."""
+    return per_round / (gamma * t_draft + t_verify)
+
+
+# ---- verdicts ---------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Verdict:
+    """holds / does not hold / undecided at this sample size, with how many problems would decide it."""
+
+    word: str
+    interval: Interval
+    threshold: float
+    n_needed: int | None = None
+
+    def __str__(self):
+        return self.word if self.n_needed is None else f"{self.word} (about {self.n_needed} problems would decide)"
+
+
+def verdict(interval, above=None, below=None, within=None):
+    """Whether an effect lies above or below a threshold, or within ± a margin, by its 95 % interval.
+
+    holds: the whole interval does. does not hold: none of it does. Else undecided, with the number of problems
+    at which an interval of this spread around this estimate would clear the threshold.
+    """
+    if sum(x is not None for x in (above, below, within)) != 1:
+        raise ValueError("a verdict needs exactly one of above=, below=, within=")
+    if within is not None:
+        inside, outside = max(abs(interval.low), abs(interval.high)) < within, interval.low > within or interval.high < -within
+        threshold, distance = within, abs(within - abs(interval.estimate))
+    else:
+        threshold = above if above is not None else below
+        over, under = interval.low > threshold, interval.high < threshold
+        inside, outside = (over, under) if above is not None else (under, over)
+        distance = abs(interval.estimate - threshold)
+    if inside or outside:
+        return Verdict("holds" if inside else "does not hold", interval, threshold)
+    needed = int(np.ceil(interval.n * (interval.half_width / max(distance, 1e-9)) ** 2))
+    return Verdict("undecided at this sample size", interval, threshold, min(needed, 10**7))
+
+
+def pareto(frame, x, y):
+    """Rows that no other row beats in both columns (larger is better), sorted by x."""
+    ranked = frame.sort_values([x, y], ascending=False)
+    return ranked[ranked[y] > ranked[y].shift().cummax().fillna(-np.inf)].sort_values(x)
