@@ -1,276 +1,19 @@
-"""The decoders: autoregressive, entropy-selective, speculative; one prompt or many at once.
+"""The decoders: autoregressive, entropy-selective, speculative, routed; one prompt or many at once.
 
-A method is a frozen dataclass; `decode(pair, method, prompts, keys, ...)` runs it. Rows of a batch advance
-independently, each with its own length. Every uniform is a pure function of (key, absolute position, purpose),
-so two methods run on the same key are coupled: they agree until their first different decision.
+`decode(pair, method, prompts, keys, ...)` runs a method of helpers/methods.py. Rows of a batch advance
+independently, each with its own length. Every uniform is a pure function of (key, position, purpose), so two
+methods run on the same key are coupled: they agree until their first different decision.
 """
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import torch
 
 from helpers import rules
+from helpers.methods import Autoregressive, Routed, Selective, Speculative
+from helpers.rows import Clock, Rows
+from helpers.sampling import ACCEPT, DRAFT, GATE, REPLACE, Sampling, accepts, sample
 
-DRAFT, ACCEPT, REPLACE, GATE = range(4)     # the purposes of a position's uniforms
-
-
-# ---- sampling --------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class Sampling:
-    """Temperature, top-k and top-p: the warp from scores to the distribution that is sampled from."""
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-
-    def __post_init__(self):
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature was {self.temperature}; it must be 0 (greedy) or more")
-        if not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise ValueError(f"top_p was {self.top_p} and top_k {self.top_k}; they need 0 < top_p <= 1 and top_k >= 0")
-
-    @property
-    def plain(self):
-        return self.temperature == 1 and not self.top_k and self.top_p == 1
-
-    def warp(self, logits):
-        """Scores (..., V) -> probabilities (..., V); one-hot at temperature 0."""
-        if self.temperature == 0:
-            return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
-        logits = logits / self.temperature
-        if self.top_k:
-            smallest = logits.topk(min(self.top_k, logits.shape[-1])).values[..., -1:]
-            logits = logits.masked_fill(logits < smallest, -torch.inf)
-        if self.top_p < 1:
-            ranked, order = logits.sort(-1, descending=True)
-            before = ranked.softmax(-1).cumsum(-1) - ranked.softmax(-1)
-            drop = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= self.top_p)
-            logits = logits.masked_fill(drop, -torch.inf)
-        return logits.softmax(-1)
-
-
-def sample(probs, u):
-    """Inverse-CDF draw: the first token whose cumulative probability exceeds u. (..., V), (...) -> (...) long."""
-    cdf = probs.cumsum(-1)
-    total = cdf[..., -1:]
-    point = torch.minimum(u[..., None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cdf, point, right=True).squeeze(-1)
-
-
-def accepts(a, u):
-    """Whether a token with acceptance probability a is accepted by the uniform u: bool, the common shape."""
-    return u < a
-
-
-def uniforms(keys, length):
-    """Uniforms in [0, 1) of shape (rows, length, 4); row b depends on keys[b] = (seed, problem number) alone."""
-    table = [np.random.Generator(np.random.Philox(key=[int(k) % 2**64 for k in key])).random((length, 4), np.float32)
-             for key in keys]
-    return torch.from_numpy(np.stack(table))
-
-
-# ---- draft-length policies: decided from the prefix and the token just kept, so lossless --
-
-@dataclass(frozen=True)
-class Fixed:
-    """Draft `gamma` tokens."""
-
-    gamma: int = 4
-    adaptive = False
-
-    def __post_init__(self):
-        if not (isinstance(self.gamma, int) and self.gamma >= 1):
-            raise ValueError(f"gamma was {self.gamma!r}; it must be a whole number of drafted tokens, 1 or more")
-
-    def go_on(self, H, q_x, j):
-        return torch.ones_like(H, dtype=torch.bool)
-
-
-@dataclass(frozen=True)
-class EntropyStop(Fixed):
-    """Keep the token just drawn, then stop drafting where H(q) > `stop` nats; at most `gamma` tokens."""
-
-    stop: float = 1.0
-    adaptive = True
-
-    def go_on(self, H, q_x, j):
-        return H <= self.stop
-
-
-@dataclass(frozen=True)
-class Confidence(Fixed):
-    """Stop after a token with q(x) < `threshold`: transformers' assistant_confidence_threshold (0.4)."""
-
-    threshold: float = 0.4
-    adaptive = True
-
-    def go_on(self, H, q_x, j):
-        return q_x >= self.threshold
-
-
-@dataclass(frozen=True)
-class SqrtEntropyStop(Fixed):
-    """Stop where 1 - sqrt(c H) < `threshold`: AdaEDL's bound (arXiv 2410.18351, c = 0.2) and SVIP's (2411.18462)."""
-
-    c: float = 0.2
-    threshold: float = 0.5
-    adaptive = True
-
-    def go_on(self, H, q_x, j):
-        return 1 - (self.c * H).clamp(min=0).sqrt() >= self.threshold
-
-
-# ---- methods ---------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class Autoregressive:
-    """One model alone, one token at a time: AS_small (draft) or AS_large (target)."""
-
-    model: str = "target"
-    label: str = ""
-
-    def __post_init__(self):
-        object.__setattr__(self, "label", self.label or {"draft": "AS_small", "target": "AS_large"}.get(self.model, self.model))
-
-
-@dataclass(frozen=True)
-class Selective:
-    """The draft speaks; the target makes the token where the gate opens. No verification.
-
-    gate "entropy": H(q) > tau. Controls: "random" (u < tau) and "periodic" (share tau of positions, evenly).
-    """
-
-    tau: float = 1.0
-    gate: str = "entropy"
-    label: str = "Selective"
-
-    def __post_init__(self):
-        if self.tau != self.tau:
-            raise ValueError("tau was NaN; it must be a number")
-        if self.gate not in ("entropy", "random", "periodic"):
-            raise ValueError(f"gate was {self.gate!r}; choose entropy, random or periodic")
-
-    def ask(self, H, u, position):
-        """Whether the target makes this token: bool (rows,)."""
-        if self.gate == "entropy":
-            return H > self.tau
-        if self.gate == "random":
-            return u < self.tau
-        return torch.floor((position + 1) * self.tau) > torch.floor(position * self.tau)
-
-
-@dataclass(frozen=True)
-class Speculative:
-    """Draft a block, verify it at once, accept by `rule`. SP is rule = STRICT; SP_entropy is rules.SP_entropy(tau)."""
-
-    rule: rules.Rule = rules.STRICT
-    policy: Fixed = field(default_factory=Fixed)
-    label: str = "SP"
-
-
-# ---- results ---------------------------------------------------------------------------------------
-
-@dataclass
-class Generation:
-    """One answer: tokens (with eos, if it came), text, how it finished, counts, seconds by phase, trace rows."""
-
-    tokens: list
-    text: str = ""
-    finish: str = "length"
-    target_calls: int = 0
-    draft_calls: int = 0
-    drafted: int = 0
-    accepted: int = 0
-    rescued: int = 0
-    rounds: int = 0
-    seconds: float = float("nan")
-    draft_s: float = float("nan")
-    verify_s: float = float("nan")
-    host_s: float = float("nan")
-    trace: pd.DataFrame | None = None
-
-
-class Rows:
-    """The growing sequences of one batch, their uniforms and counts; finished rows leave it."""
-
-    def __init__(self, pair, prompts, keys, max_new_tokens, stop, trace, slack):
-        self.pair, self.stop, self.max_new = pair, stop, max_new_tokens
-        self.prompt = [len(p) for p in prompts]
-        self.length = list(self.prompt)                 # tokens in the sequence, a plain int per row
-        room = max(self.prompt) + max_new_tokens + slack    # a row near its end may sit beside rows that draft on
-        self.tokens = torch.zeros(len(prompts), room, dtype=torch.long, device=pair.device)
-        for row, p in enumerate(prompts):
-            self.tokens[row, :len(p)] = torch.tensor(p)
-        self.u = uniforms(keys, max_new_tokens + 1).to(pair.device)
-        self.all = [Generation([], trace=[] if trace else None) for _ in prompts]
-        self.live = list(self.all)
-
-    def made(self):
-        """Tokens generated so far, per row."""
-        return [n - p for n, p in zip(self.length, self.prompt)]
-
-    def tail(self, width):
-        """The last `width` tokens of every row (rows, width) and their first positions; a shorter row begins at 0."""
-        start = [max(n - width, 0) for n in self.length]
-        device = self.tokens.device
-        return self.tokens.gather(1, torch.tensor(start, device=device)[:, None] + torch.arange(width, device=device)), start
-
-    def at(self, offsets, purpose):
-        """Uniforms of one purpose at generated positions `offsets` (list per row) -> (rows,)."""
-        return self.u[torch.arange(len(offsets)), torch.tensor(offsets), purpose]
-
-    def append(self, row, new):
-        """Add tokens (ints) to a row; cut at eos, at a stop text, at the length limit. True when the row is done."""
-        answer = self.live[row]
-        for token in new:
-            answer.tokens.append(token)
-            if token in self.pair.eos:
-                answer.finish = "eos"
-            elif self.stop and any(s in self.pair.decode(answer.tokens[-24:]) for s in self.stop):
-                answer.finish = "stop"
-            elif len(answer.tokens) < self.max_new:
-                continue
-            break
-        n = len(answer.tokens)
-        self.tokens[row, self.prompt[row]:self.prompt[row] + n] = torch.tensor(answer.tokens, device=self.tokens.device)
-        self.length[row] = self.prompt[row] + n
-        return answer.finish != "length" or n >= self.max_new
-
-    def drop(self, done, *models):
-        """Take finished rows out of the batch and out of every model's memory."""
-        keep = [i for i in range(len(self.live)) if i not in done]
-        if not done or not keep:
-            self.live = [self.live[i] for i in keep]
-            return
-        index = torch.tensor(keep, device=self.tokens.device)
-        self.tokens, self.u = self.tokens[index], self.u[index]
-        self.length, self.prompt = [self.length[i] for i in keep], [self.prompt[i] for i in keep]
-        self.live = [self.live[i] for i in keep]
-        for lm in models:
-            lm.memory.keep(keep)
-
-
-class Clock:
-    """Seconds by phase. Synchronises a GPU only where phases are asked for, so that a round stays asynchronous."""
-
-    def __init__(self, device, phases):
-        self.cuda, self.phases = device.type == "cuda", phases
-        self.spent = {"draft": 0.0, "verify": 0.0}
-        self.begin = self.now()
-
-    def now(self):
-        if self.cuda and self.phases:
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def add(self, phase, since):
-        self.spent[phase] += self.now() - since
-
-
-# ---- decoding --------------------------------------------------------------------------------------
 
 @torch.inference_mode()
 def decode(pair, method, prompts, keys, *, sampling=Sampling(), max_new_tokens=128, stop=(), trace=False,
@@ -289,7 +32,7 @@ def decode(pair, method, prompts, keys, *, sampling=Sampling(), max_new_tokens=1
     slack = method.policy.gamma + 1 if isinstance(method, Speculative) else 1
     rows = Rows(pair, prompts, keys, max_new_tokens, tuple(stop), trace, slack)
     clock = Clock(pair.device, len(prompts) == 1)
-    run = {Autoregressive: _autoregressive, Selective: _selective, Speculative: _speculative}[type(method)]
+    run = {Autoregressive: _autoregressive, Selective: _selective, Speculative: _speculative, Routed: _routed}[type(method)]
     run(pair, method, rows, sampling, clock, on_round)
     total = clock.now() - clock.begin
     for answer in rows.all:
@@ -298,20 +41,28 @@ def decode(pair, method, prompts, keys, *, sampling=Sampling(), max_new_tokens=1
         for s in stop if answer.finish == "stop" else ():
             answer.text = answer.text.split(s)[0]
         if len(prompts) == 1:
-            answer.seconds, answer.draft_s, answer.verify_s = total, clock.spent["draft"], clock.spent["verify"]
+            answer.seconds, answer.prefill_s = total, clock.prefill
+            answer.draft_s, answer.verify_s = clock.spent["draft"], clock.spent["verify"]
             answer.host_s = total - answer.draft_s - answer.verify_s
         if trace:
             answer.trace = pd.DataFrame(answer.trace)
     return rows.all
 
 
-def _prefill(lm, rows):
-    """Cache every prompt but its last token."""
+def _prefill(rows, clock, *models):
+    """Cache every prompt but its last token; what all prompts begin with (examples, say) is computed once."""
     width = max(rows.prompt) - 1
-    lm.start(len(rows.live), rows.tokens.shape[1])
-    if width:
-        lm.forward(rows.tokens[:, :width], [0] * len(rows.live))
-    lm.memory.cached = [p - 1 for p in rows.prompt]
+    shortest = min(rows.prompt) - 1
+    differs = (rows.tokens[:, :shortest] != rows.tokens[:1, :shortest]).any(0)
+    shared = int(differs.int().argmax()) if differs.any() else shortest
+    for lm in models:
+        have = lm.start(len(rows.live), rows.tokens.shape[1], rows.tokens[0, :shared].tolist())
+        if have < shared:
+            lm.forward(rows.tokens[:1, have:shared], [have])
+        if shared < width:
+            lm.forward(rows.tokens[:, shared:width], [shared] * len(rows.live))
+        lm.memory.cached = [p - 1 for p in rows.prompt]
+    clock.prompt_read()
 
 
 def _next_scores(lm, rows):
@@ -327,9 +78,7 @@ def _autoregressive(pair, method, rows, sampling, clock, on_round):
         raise ValueError(f"model was {method.model!r}; this pair has draft, target{''.join(', ' + e for e in pair.experts)}")
     lm = pair.experts.get(method.model) or getattr(pair, method.model)
     phase, calls = ("verify", "target_calls") if method.model == "target" else ("draft", "draft_calls")
-    since = clock.now()
-    _prefill(lm, rows)
-    clock.add(phase, since)
+    _prefill(rows, clock, lm)
     while rows.live:
         since = clock.now()
         scores = _next_scores(lm, rows)
@@ -355,10 +104,7 @@ def _autoregressive(pair, method, rows, sampling, clock, on_round):
 
 
 def _selective(pair, method, rows, sampling, clock, on_round):
-    since = clock.now()
-    _prefill(pair.draft, rows)
-    _prefill(pair.target, rows)
-    clock.add("verify", since)
+    _prefill(rows, clock, pair.draft, pair.target)
     while rows.live:
         since, made = clock.now(), rows.made()
         scores = _next_scores(pair.draft, rows)
@@ -387,6 +133,68 @@ def _selective(pair, method, rows, sampling, clock, on_round):
         rows.drop(done, pair.draft, pair.target)
 
 
+def _routed(pair, method, rows, sampling, clock, on_round):
+    models = {"draft": pair.draft, **pair.experts}
+    if len(models) == 1:
+        raise ValueError(f"the pair {pair.name} has no experts loaded; use load_pair(..., experts=True) on a pair that has some")
+    _prefill(rows, clock, *models.values())
+    for answer in rows.live:
+        answer.speaker, answer.heard = "draft", {}
+    while rows.live:
+        since, made = clock.now(), rows.made()
+        speakers, scores, entropies = _speakers(method, models, rows, made)
+        clock.add("draft", since)
+        tokens, done = sample(sampling.warp(scores), rows.at(made, DRAFT)).tolist(), []
+        for row, (token, who) in enumerate(zip(tokens, speakers)):
+            answer = rows.live[row]
+            answer.rounds += 1
+            answer.switches += who != answer.speaker
+            answer.speaker = who
+            if answer.trace is not None:
+                answer.trace.append({
+                    "position": made[row], "round": made[row], "slot": 0, "token": token, "H_q": entropies[row][who],
+                    "source": who if who == "draft" else f"expert:{who}", **{f"H_{k}": v for k, v in entropies[row].items()}})
+            if rows.append(row, [token]):
+                done.append(row)
+        if on_round and on_round(rows.all):
+            return
+        rows.drop(done, *models.values())
+
+
+def _speakers(method, models, rows, made):
+    """Who speaks in each row: names, their scores (rows, V), and the entropies that were looked at (dict per row)."""
+    scores, H, entropies = {}, {}, [{} for _ in rows.live]
+
+    def hear(who, wanted):
+        """Run a model, and charge the rows that asked for it: one call, and every token it had to catch up on."""
+        if wanted and who not in scores:
+            scores[who] = _next_scores(models[who], rows)
+            H[who] = rules.entropy(scores[who].softmax(-1)).tolist()
+        for row in wanted:
+            if who not in entropies[row]:
+                answer = rows.live[row]
+                answer.draft_calls += 1
+                answer.caught_up += made[row] - answer.heard.get(who, -1) - 1
+                answer.heard[who] = made[row]
+                entropies[row][who] = H[who][row]
+
+    speakers = [answer.speaker for answer in rows.live]
+    for who in models:
+        hear(who, [row for row, s in enumerate(speakers) if s == who])
+    back = [row for row, s in enumerate(speakers) if s != "draft" and entropies[row][s] > method.back]
+    hear("draft", back)
+    for row in back:
+        speakers[row] = "draft"
+    asking = [row for row, s in enumerate(speakers) if s == "draft" and entropies[row]["draft"] > method.tau]
+    u, experts = rows.at(made, GATE).tolist(), list(models)[1:]
+    for who in experts:
+        hear(who, asking)
+    for row in asking:
+        speakers[row] = (min(models, key=entropies[row].get) if method.choose == "entropy"
+                         else experts[int(u[row] * len(experts))])
+    return speakers, torch.stack([scores[who][row] for row, who in enumerate(speakers)]), entropies
+
+
 @dataclass
 class Block:
     """A drafted block: tokens, probabilities q (rows, g, V), H, max_q (rows, g), and how many count per row (drafted)."""
@@ -399,12 +207,7 @@ class Block:
 
 
 def _speculative(pair, method, rows, sampling, clock, on_round):
-    since = clock.now()
-    _prefill(pair.draft, rows)
-    clock.add("draft", since)
-    since = clock.now()
-    _prefill(pair.target, rows)
-    clock.add("verify", since)
+    _prefill(rows, clock, pair.draft, pair.target)
     turn = 0
     while rows.live:
         since, made = clock.now(), rows.made()
@@ -504,7 +307,8 @@ def _verify(rule, block, scores, rows, sampling, made):
     o, _ = rules.output_distribution(rule, p[:, :g], block.q, signals)
     facts = {"token": block.tokens, "H_q": block.H, "H_p": H_p, "p_x": p_x, "q_x": q_x, "u": u[:, :g, ACCEPT],
              "max_q": block.max_q, "open": rules.is_open(rule, signals), "ok": ok, "strict": strict,
-             "tv": rules.tv(o, p[:, :g]), "delta": rules.tv(p[:, :g], block.q)}
+             "tv": rules.tv(o, p[:, :g]), "delta": rules.tv(p[:, :g], block.q),
+             "kl": rules.kl(o, p[:, :g]), "overshoot": rules.overshoot(o, p[:, :g])}
     return n, next_token, {key: value.tolist() for key, value in facts.items()}
 
 
@@ -512,13 +316,10 @@ def _note(answer, facts, row, made, turn, n, drafted, token, ended):
     """Append this round's trace rows: every tested slot, then the token that the target added."""
     for j in range(min(n + 1, drafted)):
         f = {key: value[row][j] for key, value in facts.items()}
-        rescued = f["ok"] and not f["strict"]
-        answer.rescued += rescued
-        answer.trace.append({
-            "position": made + j, "round": turn, "slot": j, "token": f["token"], "source": "draft", "H_q": f["H_q"],
-            "H_p": f["H_p"], "p_x": f["p_x"], "q_x": f["q_x"], "max_q": f["max_q"], "u": f["u"],
-            "path": "relaxed" if f["open"] else "strict", "accepted": f["ok"], "rescued": rescued, "tv": f["tv"],
-            "delta": f["delta"]})
+        ok, strict, relaxed = f.pop("ok"), f.pop("strict"), f.pop("open")
+        answer.rescued += ok and not strict
+        answer.trace.append({"position": made + j, "round": turn, "slot": j, "source": "draft", **f, "accepted": ok,
+                             "path": "relaxed" if relaxed else "strict", "rescued": ok and not strict})
     if not ended:
         answer.trace.append({"position": made + n, "round": turn, "slot": n, "token": token,
                              "source": "bonus" if n == drafted else "residual"})

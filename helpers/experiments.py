@@ -2,7 +2,7 @@
 
 `run` decodes many rows at once and is cached under data/cache/ by everything that determines its result.
 `timed` decodes one row at a time, methods interleaved, and is never taken from a finished run's cache.
-`scan` reads given answers with both models, teacher-forced.
+Readings of single positions are in helpers/probes.py.
 """
 import hashlib
 import json
@@ -16,9 +16,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from helpers import paths, rules, tasks
-from helpers.decoding import ACCEPT, DRAFT, Sampling, Speculative, accepts, decode, sample, uniforms
+from helpers import paths, tasks
+from helpers.decoding import decode
+from helpers.methods import Speculative
 from helpers.progress import track
+from helpers.sampling import Sampling
 
 
 def key(seed, problem):
@@ -114,48 +116,6 @@ def _synchronise(device):
         torch.cuda.synchronize()
 
 
-@torch.inference_mode()
-def scan(pair, problems, answers, *, seed=0, sampling=Sampling(), batch_size=32):
-    """Read given answers (token lists) with both models, teacher-forced: one row per answer position.
-
-    Columns: problem_id, position, token, H_q, H_p, max_q, margin (max_q minus the runner-up), delta = TV(p, q),
-    and `rejected`: whether the strict test rejects the draft's own proposal there, with the job's uniforms.
-    """
-    frames = []
-    size = batch_size if pair.draft.vocab_size < 20_000 else 1      # scores of a large vocabulary: one row at a time
-    for i in track(range(0, len(answers), size), "reading"):
-        frames += _scan_batch(pair, problems[i:i + size], answers[i:i + size], seed, sampling)
-    return pd.concat(frames, ignore_index=True)
-
-
-def _scan_batch(pair, problems, answers, seed, sampling):
-    prompts = [pair.encode(p.messages) for p in problems]
-    width = max(len(p) + len(a) for p, a in zip(prompts, answers))
-    tokens = torch.zeros(len(prompts), width, dtype=torch.long, device=pair.device)
-    for row, (p, a) in enumerate(zip(prompts, answers)):
-        tokens[row, :len(p) + len(a)] = torch.tensor(list(p) + list(a))
-    hidden = {}
-    for name in ("draft", "target"):
-        lm = getattr(pair, name)
-        lm.start(len(prompts), width)
-        hidden[name] = lm.forward(tokens, [0] * len(prompts))
-    frames = []
-    for row, (problem, p, a) in enumerate(zip(problems, prompts, answers)):
-        at = slice(len(p) - 1, len(p) + len(a) - 1)
-        raw_q, raw_p = (getattr(pair, n).logits(hidden[n][row, at]) for n in ("draft", "target"))
-        q, t = sampling.warp(raw_q), sampling.warp(raw_p)
-        u = uniforms([key(seed, problem)], len(a))[0].to(pair.device)
-        x = sample(q, u[:, DRAFT])
-        q_x, p_x = (d.gather(-1, x[:, None])[:, 0] for d in (q, t))
-        best = raw_q.softmax(-1).topk(2, -1).values
-        frames.append(pd.DataFrame({
-            "problem_id": problem.id, "position": range(len(a)), "token": a, "H_q": rules.entropy(raw_q.softmax(-1)).tolist(),
-            "H_p": rules.entropy(raw_p.softmax(-1)).tolist(), "max_q": best[:, 0].tolist(),
-            "margin": (best[:, 0] - best[:, 1]).tolist(), "delta": rules.tv(t, q).tolist(),
-            "rejected": (~accepts(rules.STRICT.accept(p_x, q_x), u[:, ACCEPT])).tolist()}))
-    return frames
-
-
 def _row(pair, method, seed, problem, answer, grade, sampling, limit):
     """One tidy row: what was run, on what, what came out."""
     policy, rule = getattr(method, "policy", None), getattr(method, "rule", None)
@@ -165,7 +125,7 @@ def _row(pair, method, seed, problem, answer, grade, sampling, limit):
         "tau": getattr(rule, "tau", getattr(method, "tau", float("nan"))), "temperature": sampling.temperature,
         "max_new_tokens": limit, "n_tokens": len(answer.tokens), "finish": answer.finish, "target_calls": answer.target_calls,
         "draft_calls": answer.draft_calls, "drafted": answer.drafted, "accepted": answer.accepted, "rescued": answer.rescued,
-        "score": grade.score if grade else float("nan"), "seconds": answer.seconds, "draft_s": answer.draft_s,
+        "switches": answer.switches, "caught_up": answer.caught_up, "score": grade.score if grade else float("nan"), "prefill_s": answer.prefill_s, "seconds": answer.seconds, "draft_s": answer.draft_s,
         "verify_s": answer.verify_s, "host_s": answer.host_s, "text": answer.text, "tokens": answer.tokens,
     } | provenance(pair)
 
@@ -181,7 +141,8 @@ def _tidy(rows):
 def code_version():
     """Checksum of the code that a decoded answer depends on."""
     here = Path(__file__).parent
-    names = ("rules.py", "models.py", "fast.py", "decoding.py", "experiments.py", "tasks.py", "grading.py", "pocket/corpus.py")
+    names = ("rules.py", "models.py", "fast.py", "sampling.py", "methods.py", "rows.py", "decoding.py", "experiments.py",
+             "tasks.py", "grading.py", "pocket/corpus.py")
     return hashlib.sha256(b"".join((here / n).read_bytes() for n in names)).hexdigest()[:12]
 
 

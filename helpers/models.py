@@ -68,6 +68,7 @@ class Memory:
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
         self.length, self.dtype, self.device = length, dtype, device
         self.cached = [0] * rows        # how many tokens of each row are in the cache; the decoders keep it
+        self.prompt = []                # the tokens with which every row begins, to be found again by the next run
 
     def at(self, start, T):
         """Choose the cells of the next forward: rows start[b] … start[b]+T-1. `start` is a list of ints."""
@@ -80,7 +81,10 @@ class Memory:
             self.mask = torch.arange(self.end, device=self.device) <= self.positions[:, None, :, None]
 
     def write(self, layer, k, v):
-        """Store k, v of shape (rows, heads, T, dim); return everything up to the last position in use."""
+        """Store k, v of shape (rows, heads, T, dim); return everything up to the last position in use.
+
+        A forward of one row fills every row: that is how a prompt that many rows share is read once.
+        """
         keys, values = self.keys[layer], self.values[layer]
         if self.uniform:
             keys[:, :, self.first:self.first + self.T] = k
@@ -88,10 +92,11 @@ class Memory:
         else:
             keys[self.index, :, self.positions] = k.transpose(1, 2)
             values[self.index, :, self.positions] = v.transpose(1, 2)
-        return keys[:, :, :self.end], values[:, :, :self.end]
+        return keys[:self.rows, :, :self.end], values[:self.rows, :, :self.end]
 
     def keep(self, rows):
         """Keep only these rows (a list of ints), in this order."""
+        self.prompt = []
         index = torch.tensor(rows, device=self.device)
         self.keys = [k.index_select(0, index) for k in self.keys]
         self.values = [v.index_select(0, index) for v in self.values]
@@ -129,11 +134,17 @@ class LM:
         self.context = body.config.max_position_embeddings
         self.memory = None
 
-    def start(self, rows, length):
-        """Allocate a cache for `rows` sequences of at most `length` tokens (kept if it fits already)."""
+    def start(self, rows, length, prompt=()):
+        """Allocate a cache for `rows` sequences of at most `length` tokens (kept if it fits already).
+
+        Returns how many first tokens of `prompt`, which every row is to begin with, it holds already.
+        """
         have = self.memory
         if have is None or have.keys[0].shape[0] != rows or not length <= have.length <= 2 * length:
             self.memory = Memory(self.config, rows, length, self.dtype, self.device)
+        known = len(os.path.commonprefix([self.memory.prompt, list(prompt)]))
+        self.memory.prompt = list(prompt)
+        return known
 
     def forward(self, tokens, start):
         """tokens (rows, T) long, start: list of rows ints. Returns hidden states (rows, T, hidden size)."""

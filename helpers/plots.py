@@ -1,9 +1,13 @@
-"""The house style, and one function per figure. Every function takes tidy tables and returns a Figure."""
+"""The house style, and one function per figure. Each takes intervals, lists and small tables, and returns a Figure.
+
+Call them through helpers.figures.draw, which keeps what a figure was drawn from.
+"""
 import matplotlib.pyplot as plt
 import numpy as np
+import seaborn as sns
+from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from helpers import paths, stats
 
 # Okabe & Ito's colour-blind-safe palette, one colour and marker per method, the same in every figure.
 COLOURS = {"AS_small": "#56B4E9", "AS_large": "#000000", "Selective": "#009E73", "SP": "#0072B2", "SP_entropy": "#D55E00",
@@ -21,13 +25,6 @@ def style():
         "axes.labelsize": 12, "legend.fontsize": 10.5, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
         "grid.color": "#e6e6e6", "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 2,
         "lines.markersize": 7, "svg.hashsalt": "sp", "figure.facecolor": "white"})
-
-
-def save(fig, name, pair):
-    """Write figures/PAIR/NAME.png without dates, so that the same figure is the same bytes. Returns the figure."""
-    fig.savefig(paths.figures(pair) / f"{name}.png", metadata={"Software": None})
-    plt.close(fig)
-    return fig
 
 
 def colour(label):
@@ -67,11 +64,10 @@ def answer_entropy(answers):
     return fig
 
 
-def signal_roc(signals, label, areas):
-    """ROC of each signal for `the target rejects the draft's token`. signals: name -> values; areas: name -> Interval."""
+def signal_roc(curves, areas):
+    """ROC of each signal for `the target rejects the draft's token`. curves: name -> (x, y); areas: name -> Interval."""
     fig, ax = plt.subplots(figsize=(5.6, 5))
-    for (name, values), c, dash in zip(signals.items(), ("#D55E00", "#0072B2", "#009E73"), ("-", "--", ":")):
-        x, y = stats.roc(values, label)
+    for (name, (x, y)), c, dash in zip(curves.items(), ("#D55E00", "#0072B2", "#009E73"), ("-", "--", ":")):
         ax.plot(x, y, dash, color=c, label=f"{name}: {areas[name].show(3)}")
     ax.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
     ax.set(xlabel="share of accepted tokens flagged", ylabel="share of rejected tokens flagged", xlim=(0, 1), ylim=(0, 1),
@@ -144,4 +140,229 @@ def gamma_speed(curves, limit):
         ax.plot([g for g, _ in points], [v for _, v in points], ":", color=colour(label), label=f"{label}: cost model")
     ax.set(xlabel="drafted tokens per round, γ", ylabel="tokens per second", title="Block length and speed", ylim=(0, None))
     ax.legend()
+    return fig
+
+
+# ---- 04 ---------------------------------------------------------------------------------------------
+
+FATES = {"accepted by both": "#0072B2", "rescued": "#E69F00", "rejected": "#444444"}
+
+
+def fates(by_entropy, by_slot, tau):
+    """What became of drafted tokens, by draft entropy and by slot. Tables: where, n, and a share per fate in FATES."""
+    fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, width_ratios=(3, 2))
+    for ax, table, name in zip(axes, (by_entropy, by_slot), (NATS, "slot in the drafted block")):
+        bottom = np.zeros(len(table))
+        for fate, c in FATES.items():
+            ax.bar(range(len(table)), table[fate], bottom=bottom, color=c, label=fate, width=0.85)
+            bottom += table[fate].to_numpy()
+        ax.set(xticks=range(len(table)), xlabel=name, ylim=(0, 1))
+        ax.set_xticklabels([f"{w}\nn = {n:,}" for w, n in zip(table["where"], table.n)], fontsize=9)
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
+        ax.grid(axis="x", visible=False)
+    axes[0].set(ylabel="share of tested tokens", title="√ rule everywhere")
+    axes[1].set(title=f"SP_entropy, τ = {tau:g}")
+    axes[0].legend(loc="lower left", frameon=True)
+    return fig
+
+
+def rescue_cost(centres, tv, rescued, overshoot):
+    """Damage by entropy. tv, rescued: Interval per bin centre (nats); overshoot: quantile name -> value per bin."""
+    fig, axes = plt.subplots(1, 2, figsize=(10, 4))
+    band(axes[0], centres, tv, "TV(o, p), computed", color="#D55E00")
+    band(axes[0], centres, rescued, "share rescued, counted", color="#0072B2", linestyle="none", marker="s")
+    axes[0].set(xlabel=NATS, ylabel="per tested position", title="Every rescue is damage: the two agree", ylim=(0, None))
+    axes[0].legend()
+    for (name, values), c in zip(overshoot.items(), ("#56B4E9", "#0072B2", "#000000")):
+        axes[1].plot(centres, values, marker="o", color=c, label=name)
+    axes[1].set(xlabel=NATS, ylabel="max over tokens of o / p", yscale="log", title="How far one token is inflated")
+    axes[1].legend()
+    return fig
+
+
+def fork_harm(names, flips, losses):
+    """Forks by entropy bin. flips: share whose grade changed; losses: accuracy of strict minus rescued. Intervals."""
+    fig, axes = plt.subplots(1, 2, figsize=(10, 3.8))
+    for ax, values, c, title in ((axes[0], flips, "#0072B2", "Grade differs between the two branches"),
+                                 (axes[1], losses, "#D55E00", "Accuracy lost by keeping the rescued token")):
+        for i, interval in enumerate(values):
+            point(ax, i, interval, None, color=c)
+            ax.annotate(f"n = {interval.n}", (i, interval.high), textcoords="offset points", xytext=(0, 4), ha="center", fontsize=9)
+        ax.axhline(0, color="#888888", linewidth=1)
+        ax.set(xticks=range(len(names)), xlabel=f"{NATS} (n: problems)", title=title, xlim=(-0.5, len(names) - 0.5))
+        ax.set_xticklabels(names, fontsize=10)
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
+    return fig
+
+
+# ---- 05 ---------------------------------------------------------------------------------------------
+
+def tau_lines(taus, panels, strict, chosen):
+    """Three lines over tau. panels: title -> Interval per tau; strict: title -> Interval of SP; chosen: a tau."""
+    fig, axes = plt.subplots(1, 3, figsize=(12, 3.9))
+    for ax, (title, values) in zip(axes, panels.items()):
+        ax.axhspan(strict[title].low, strict[title].high, color=colour("SP"), alpha=0.15, linewidth=0)
+        ax.axhline(strict[title].estimate, color=colour("SP"), linestyle="--", label="SP")
+        band(ax, taus, values, "SP_entropy")
+        ax.axvline(chosen, color="#888888", linewidth=1.2, linestyle=":", label=f"chosen τ = {chosen:g}")
+        ax.set(xlabel="entropy gate τ, nats", title=title)
+    axes[0].legend(loc="lower right")
+    return fig
+
+
+def pareto_front(points, front):
+    """Accuracy against tokens per second. points: label -> (speed Interval, accuracy Interval); front: labels."""
+    fig, ax = plt.subplots(figsize=(7.5, 4.6))
+    for label, (speed, accuracy) in points.items():
+        on = label in front
+        c = colour("SP_entropy") if label.startswith("τ") else colour(label)
+        ax.errorbar(speed.estimate, accuracy.estimate, color=c, fmt="D" if label.startswith("τ") else MARKERS.get(label, "o"),
+                    xerr=[[speed.estimate - speed.low], [speed.high - speed.estimate]], capsize=2, alpha=1 if on else 0.45,
+                    yerr=[[accuracy.estimate - accuracy.low], [accuracy.high - accuracy.estimate]], elinewidth=1)
+        ax.annotate(label, (speed.estimate, accuracy.estimate), textcoords="offset points", xytext=(7, 6), fontsize=10,
+                    weight="bold" if on else None)
+    line = [points[label] for label in front]
+    ax.plot([s.estimate for s, _ in line], [a.estimate for _, a in line], color="#888888", linewidth=1.2, zorder=0)
+    ax.set(xlabel="tokens per second", ylabel="accuracy", title="Speed against accuracy (bold: on the Pareto front)")
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    return fig
+
+
+CONTROLS = {"entropy gate, √": ("#D55E00", "D"), "random gate, √": ("#888888", "x"), "high-entropy gate, √": ("#56B4E9", "v"),
+            "max-prob gate, √": ("#0072B2", "s"), "target-entropy gate, √": ("#009E73", "^"), "power β": ("#CC79A7", "P"),
+            "lenience": ("#E69F00", "o"), "KL-optimal clip": ("#000000", "*")}
+
+
+def control_curves(curves):
+    """Mean KL against acceptance per position, for each family of rules. curves: family -> [(accept, kl)]."""
+    fig, ax = plt.subplots(figsize=(7.8, 4.8))
+    for family, points in curves.items():
+        c, marker = CONTROLS[family]
+        ax.plot([a for a, _ in points], [k for _, k in points], color=c, marker=marker, markersize=5, linewidth=1.6, label=family)
+    ax.set(xlabel="mean acceptance per position", ylabel="mean KL(o‖p), nats", title="What acceptance costs (lower is better)", ylim=(0, None))
+    ax.legend(fontsize=9.5)
+    return fig
+
+
+def matched(table):
+    """Controls at equal acceptance. table: family -> {"accept ratio", "accuracy", "KL", "certificate"} Intervals."""
+    panels = ("accept ratio", "accuracy", "KL per tested token, nats")
+    fig, axes = plt.subplots(1, 3, figsize=(12, 4.2), sharey=True)
+    for ax, panel in zip(axes, panels):
+        for i, (family, row) in enumerate(table.items()):
+            c, marker = CONTROLS.get(family, ("#0072B2", "s"))
+            v = row[panel]
+            ax.errorbar(v.estimate, i, xerr=[[max(0, v.estimate - v.low)], [max(0, v.high - v.estimate)]], fmt=marker, color=c, capsize=4)
+        ax.set(title=panel, yticks=range(len(table)), yticklabels=list(table))
+        ax.invert_yaxis() if ax is axes[0] else None
+    return fig
+
+
+# ---- 06, 07 -----------------------------------------------------------------------------------------
+
+def policies(static, dynamic):
+    """tokens/s over gamma, and each policy at its tuned setting. static: rule -> [(gamma, Interval)];
+    dynamic: rule -> {policy: Interval}, all relative to nothing: tokens per second."""
+    fig, axes = plt.subplots(1, 2, figsize=(12, 4.6), sharey=True, width_ratios=(1, 1.25))
+    for rule, points in static.items():
+        band(axes[0], [g for g, _ in points], [i for _, i in points], rule)
+    axes[0].set(xlabel="static γ, drafted tokens per round", ylabel="tokens per second", title="Fixed block length", ylim=(0, None))
+    axes[0].legend(loc="lower left")
+    for offset, (rule, found) in zip((-0.12, 0.12), dynamic.items()):
+        for i, interval in enumerate(found.values()):
+            point(axes[1], i + offset, interval, rule if i == 0 else None, color=colour(rule))
+    names = list(next(iter(dynamic.values())))
+    axes[1].set(xticks=range(len(names)), title="Each policy, tuned on other problems")
+    axes[1].set_xticklabels([n.replace(" ", "\n", 1) for n in names], fontsize=9.5)
+    return fig
+
+
+def wasted(table):
+    """Drafted tokens thrown away per emitted token, and tokens per round. table: policy -> (wasted, per_round) Intervals."""
+    fig, ax = plt.subplots(figsize=(7.5, 4.2))
+    for i, (name, (waste, per_round)) in enumerate(table.items()):
+        c = sns.color_palette("colorblind", len(table))[i]
+        ax.errorbar(waste.estimate, per_round.estimate, xerr=[[waste.estimate - waste.low], [waste.high - waste.estimate]], color=c,
+                    yerr=[[per_round.estimate - per_round.low], [per_round.high - per_round.estimate]], fmt="o", capsize=3, label=name)
+    ax.set(xlabel="drafted tokens thrown away per emitted token", ylabel="tokens per target call", title="Fewer calls or fewer wasted drafts?")
+    ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
+def aggressive(speed, accuracy, rivals):
+    """Speed and accuracy over gamma. speed, accuracy: method -> [(gamma, Interval)]; rivals: label -> (speed, accuracy)."""
+    fig, axes = plt.subplots(1, 2, figsize=(11, 4.3))
+    for ax, curves, i, name in ((axes[0], speed, 0, "tokens per second"), (axes[1], accuracy, 1, "accuracy")):
+        for label, points in curves.items():
+            band(ax, [g for g, _ in points], [v for _, v in points], label)
+        for label, pairs in rivals.items():
+            ax.axhspan(pairs[i].low, pairs[i].high, color=colour(label), alpha=0.12, linewidth=0)
+            ax.axhline(pairs[i].estimate, color=colour(label), linestyle=":", label=f"{label} (no γ)")
+        ax.set(xlabel="drafted tokens per round, γ", title=name, ylim=(0, None))
+    axes[1].yaxis.set_major_formatter(PercentFormatter(1))
+    axes[0].legend(fontsize=9.5, loc="lower left")
+    return fig
+
+
+# ---- 08, 09 -----------------------------------------------------------------------------------------
+
+def entropy_by_task(entropies):
+    """Distribution of the draft's token entropies for each task. entropies: columns task, H_q (nats)."""
+    tasks = list(dict.fromkeys(entropies.task))
+    fig, ax = plt.subplots(figsize=(9, 0.62 * len(tasks) + 1.4))
+    sns.violinplot(entropies, x="H_q", y="task", order=tasks, density_norm="width", inner="quart", cut=0, color="#56B4E9", linewidth=1, ax=ax)
+    ax.set(xlabel=NATS, ylabel="", title="Draft entropy per token (dashed: median and quartiles)")
+    return fig
+
+
+def by_task(panels, baseline):
+    """One panel per measure, tasks down the side. panels: title -> method -> {task: Interval}; baseline: title -> x or None."""
+    fig, axes = plt.subplots(1, len(panels), figsize=(4.1 * len(panels), 4.8), sharey=True)
+    for ax, (title, methods) in zip(np.atleast_1d(axes), panels.items()):
+        tasks = list(next(iter(methods.values())))
+        if baseline.get(title) is not None:
+            ax.axvline(baseline[title], color="#888888", linewidth=1)
+        for k, (method, row) in enumerate(methods.items()):
+            for i, task in enumerate(tasks):
+                v = row.get(task)
+                if v is not None:
+                    ax.errorbar(v.estimate, i + 0.18 * (k - (len(methods) - 1) / 2), color=colour(method), fmt=MARKERS.get(method.split(" ")[0], "o"),
+                                xerr=[[max(0, v.estimate - v.low)], [max(0, v.high - v.estimate)]], capsize=2, markersize=6, elinewidth=1.2)
+        ax.set(title=title, yticks=range(len(tasks)), yticklabels=tasks)
+    np.atleast_1d(axes)[0].invert_yaxis()
+    shown = dict.fromkeys(m for methods in panels.values() for m in methods)
+    fig.legend(handles=[Line2D([], [], color=colour(m), marker=MARKERS.get(m.split(" ")[0], "o"), linestyle="none", label=m) for m in shown],
+               loc="outside lower center", ncols=len(shown))
+    return fig
+
+
+def confusion(shares):
+    """Who spoke in which domain: a heat map. shares: table with column task and a share (0..1) per speaker."""
+    table = shares.set_index("task")
+    fig, ax = plt.subplots(figsize=(1.3 * table.shape[1] + 2.2, 0.5 * len(table) + 1.4))
+    sns.heatmap(table, annot=True, fmt=".0%", cmap="Blues", vmin=0, vmax=1, cbar=False, linewidths=1, ax=ax)
+    ax.set(ylabel="", title="Share of tokens by speaker")
+    ax.grid(False)
+    return fig
+
+
+SPEAKERS = {"draft": "#BBBBBB", "expert:math": "#0072B2", "expert:code": "#009E73", "expert:law": "#D55E00"}
+
+
+def strip(steps, tau):
+    """One answer coloured by who spoke. steps: position, text, source, and H_* columns (nats) of whoever was asked."""
+    fig, ax = plt.subplots(figsize=(13, 3.6))
+    for source, part in steps.groupby("source"):
+        ax.bar(part.position, [1] * len(part), width=1, bottom=-1.15, color=SPEAKERS.get(source, "#E69F00"), label=f"{source} speaks")
+    for column in [c for c in steps if c.startswith("H_") and c != "H_q"]:
+        name = column.removeprefix("H_")
+        c = SPEAKERS["draft"] if name == "draft" else SPEAKERS.get(f"expert:{name}", "#E69F00")
+        ax.plot(steps.position, steps[column], color=c, marker="o", markersize=4, linewidth=1)
+    for r in steps.itertuples():
+        ax.text(r.position, -0.65, r.text.replace("\n", "⏎"), rotation=90, ha="center", va="center", fontsize=8, family="monospace",
+                color="white" if r.source != "draft" else "black", clip_on=True)
+    ax.axhline(tau, color="#888888", linestyle=":", label=f"τ = {tau:g}")
+    ax.set(xlabel="position in the answer", ylabel="entropy, nats", title="Who spoke, and how sure those were who were asked",
+           xlim=(-0.6, len(steps) - 0.4))
+    ax.legend(loc="upper right", fontsize=9, ncols=3)
     return fig

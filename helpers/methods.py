@@ -1,0 +1,125 @@
+"""What can be run: draft-length policies, and the methods, each a frozen dataclass that a notebook builds.
+
+Policies decide from the prefix and the token just kept, never by dropping a token, so they are lossless.
+"""
+from dataclasses import dataclass, field
+
+import torch
+
+from helpers import rules
+
+@dataclass(frozen=True)
+class Fixed:
+    """Draft `gamma` tokens."""
+
+    gamma: int = 4
+    adaptive = False
+
+    def __post_init__(self):
+        if not (isinstance(self.gamma, int) and self.gamma >= 1):
+            raise ValueError(f"gamma was {self.gamma!r}; it must be a whole number of drafted tokens, 1 or more")
+
+    def go_on(self, H, q_x, j):
+        return torch.ones_like(H, dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class EntropyStop(Fixed):
+    """Keep the token just drawn, then stop drafting where H(q) > `stop` nats; at most `gamma` tokens."""
+
+    stop: float = 1.0
+    adaptive = True
+
+    def go_on(self, H, q_x, j):
+        return H <= self.stop
+
+
+@dataclass(frozen=True)
+class Confidence(Fixed):
+    """Stop after a token with q(x) < `threshold`: transformers' assistant_confidence_threshold (0.4)."""
+
+    threshold: float = 0.4
+    adaptive = True
+
+    def go_on(self, H, q_x, j):
+        return q_x >= self.threshold
+
+
+@dataclass(frozen=True)
+class SqrtEntropyStop(Fixed):
+    """Stop where 1 - sqrt(c H) < `threshold`: AdaEDL's bound (arXiv 2410.18351, c = 0.2) and SVIP's (2411.18462)."""
+
+    c: float = 0.2
+    threshold: float = 0.5
+    adaptive = True
+
+    def go_on(self, H, q_x, j):
+        return 1 - (self.c * H).clamp(min=0).sqrt() >= self.threshold
+
+
+# ---- methods ---------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Autoregressive:
+    """One model alone, one token at a time: AS_small (draft) or AS_large (target)."""
+
+    model: str = "target"
+    label: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "label", self.label or {"draft": "AS_small", "target": "AS_large"}.get(self.model, self.model))
+
+
+@dataclass(frozen=True)
+class Selective:
+    """The draft speaks; the target makes the token where the gate opens. No verification.
+
+    gate "entropy": H(q) > tau. Controls: "random" (u < tau) and "periodic" (share tau of positions, evenly).
+    """
+
+    tau: float = 1.0
+    gate: str = "entropy"
+    label: str = "Selective"
+
+    def __post_init__(self):
+        if self.tau != self.tau:
+            raise ValueError("tau was NaN; it must be a number")
+        if self.gate not in ("entropy", "random", "periodic"):
+            raise ValueError(f"gate was {self.gate!r}; choose entropy, random or periodic")
+
+    def ask(self, H, u, position):
+        """Whether the target makes this token: bool (rows,)."""
+        if self.gate == "entropy":
+            return H > self.tau
+        if self.gate == "random":
+            return u < self.tau
+        return torch.floor((position + 1) * self.tau) > torch.floor(position * self.tau)
+
+
+@dataclass(frozen=True)
+class Speculative:
+    """Draft a block, verify it at once, accept by `rule`. SP is rule = STRICT; SP_entropy is rules.SP_entropy(tau)."""
+
+    rule: rules.Rule = rules.STRICT
+    policy: Fixed = field(default_factory=Fixed)
+    label: str = "SP"
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Small models only: the general draft speaks; where H(q) > tau the surest of draft and experts takes over.
+
+    An expert hands back to the draft when its own entropy exceeds `back` nats; the draft may then ask again.
+    choose "entropy" is the least-entropy rule; "random" (control) takes any expert.
+    """
+
+    tau: float = 0.5
+    back: float = 0.5
+    choose: str = "entropy"
+    label: str = "Routed"
+
+    def __post_init__(self):
+        if self.tau != self.tau or self.back != self.back:
+            raise ValueError("tau or back was NaN; both must be numbers of nats")
+        if self.choose not in ("entropy", "random"):
+            raise ValueError(f"choose was {self.choose!r}; use entropy or random")

@@ -1,0 +1,134 @@
+"""Looking at single positions: both models read given answers, and answers are continued from a fork.
+
+Teacher-forced, so that an error at one position is not mixed up with the drift that it causes later.
+"""
+import hashlib
+import os
+
+import pandas as pd
+import torch
+
+from helpers import paths, rules, tasks
+from helpers.decoding import decode
+from helpers.experiments import code_version, key
+from helpers.methods import Speculative
+from helpers.progress import track
+from helpers.sampling import ACCEPT, DRAFT, REPLACE, Sampling, accepts, sample, uniforms
+
+LARGE_VOCABULARY = 20_000       # above it, scores of one answer at a time are kept in memory
+
+
+@torch.inference_mode()
+def read(pair, problems, answers, sampling=Sampling(), batch_size=32):
+    """Read given answers (token lists) with both models. Yields (problem, answer, raw q, q, raw p, p), each (T, V).
+
+    Raw are the unwarped softmaxes, of which gates take the entropy; q and p are what is sampled from.
+    """
+    size = batch_size if pair.draft.vocab_size < LARGE_VOCABULARY else 1
+    for i in track(range(0, len(answers), size), "reading"):
+        prompts = [pair.encode(p.messages) for p in problems[i:i + size]]
+        full = [list(p) + list(a) for p, a in zip(prompts, answers[i:i + size])]
+        width = max(map(len, full))
+        tokens = torch.tensor([row + [0] * (width - len(row)) for row in full], device=pair.device)
+        hidden = []
+        for lm in (pair.draft, pair.target):
+            lm.start(len(full), width)
+            hidden.append(lm.forward(tokens, [0] * len(full)))
+        for row, (problem, p, a) in enumerate(zip(problems[i:i + size], prompts, answers[i:i + size])):
+            at = slice(len(p) - 1, len(p) + len(a) - 1)
+            q, t = (lm.logits(h[row, at]) for lm, h in zip((pair.draft, pair.target), hidden))
+            yield problem, a, q.softmax(-1), sampling.warp(q), t.softmax(-1), sampling.warp(t)
+
+
+def scan(pair, problems, answers, *, seed=0, sampling=Sampling()):
+    """What the draft signals at each position of given answers, and whether the target would reject its proposal.
+
+    Columns: problem_id, position, token, H_q, H_p (nats), max_q, margin (max_q minus the runner-up), delta = TV(p, q),
+    and `rejected`: the strict test on the draft's own proposal there, with the job's uniforms.
+    """
+    frames = []
+    for problem, answer, raw_q, q, raw_p, p in read(pair, problems, answers, sampling):
+        u = uniforms([key(seed, problem)], len(answer))[0].to(pair.device)
+        x = sample(q, u[:, DRAFT])
+        q_x, p_x = (d.gather(-1, x[:, None])[:, 0] for d in (q, p))
+        best = raw_q.topk(2, -1).values
+        frames.append(pd.DataFrame({
+            "problem_id": problem.id, "position": range(len(answer)), "token": answer,
+            "H_q": rules.entropy(raw_q).tolist(), "H_p": rules.entropy(raw_p).tolist(), "max_q": best[:, 0].tolist(),
+            "margin": (best[:, 0] - best[:, 1]).tolist(), "delta": rules.tv(p, q).tolist(),
+            "rejected": (~accepts(rules.STRICT.accept(p_x, q_x), u[:, ACCEPT])).tolist()}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def measure_rules(pair, problems, answers, named_rules, *, seed=0, sampling=Sampling()):
+    """What each rule would do at each position of given answers, exactly (no sampling).
+
+    named_rules: label -> rule. Returns one row per position and rule: rule, problem_id, position, accept = 1 - R,
+    tv, kl, kl_front (nats; the least KL that any rule with this acceptance can have at this position).
+    """
+    frames = []
+    for problem, answer, raw_q, q, raw_p, p in read(pair, problems, answers, sampling):
+        u = uniforms([key(seed, problem)], len(answer))[0].to(pair.device)
+        signals = rules.Signals(rules.entropy(raw_q), rules.entropy(raw_p), raw_q.amax(-1), u[:, 3])
+        for label, rule in named_rules.items():
+            o, rejected = rules.output_distribution(rule, p, q, signals)
+            frames.append(pd.DataFrame({
+                "rule": label, "problem_id": problem.id, "position": range(len(answer)), "accept": (1 - rejected).tolist(),
+                "tv": rules.tv(o, p).tolist(), "kl": rules.kl(o, p).clamp(min=0).tolist(),
+                "kl_front": rules.kl_front(p, q, rejected).clamp(min=0).tolist()}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def forks(pair, problems, rows, rescues, *, sampling=Sampling(), batch_size=64):
+    """At each rescue, answer twice: from the rescued token and from the token that strict would have put there.
+
+    rows: generations with `tokens`; rescues: trace rows (problem_id, seed, position, token, H_q). Both branches go on
+    strictly with the same uniforms. Returns the rescues with `score_rescued`, `score_strict` (grades of the whole answer).
+    """
+    by_id, tokens = {p.id: p for p in problems}, rows.set_index(["problem_id", "seed"]).tokens
+    starts, jobs = [], []
+    for r in rescues.itertuples():
+        problem, before = by_id[r.problem_id], list(tokens[r.problem_id, r.seed][:r.position])
+        other = _replacement(pair, problem, r.seed, before, sampling)
+        for token in (r.token, other):
+            starts.append(before + [token])
+            jobs.append((problem, r.seed))
+    scores = _continue(pair, jobs, starts, sampling, batch_size)
+    return rescues.assign(score_rescued=scores[0::2], score_strict=scores[1::2])
+
+
+@torch.inference_mode()
+def _replacement(pair, problem, seed, before, sampling):
+    """The token that the strict test would have put after `before`: drawn from norm((p - q)+) with the job's uniform."""
+    tokens = torch.tensor([list(pair.encode(problem.messages)) + before], device=pair.device)
+    p, q = (sampling.warp(_last_scores(lm, tokens)) for lm in (pair.target, pair.draft))
+    u = uniforms([key(seed, problem)], len(before) + 1)[:, -1, REPLACE].to(pair.device)
+    return sample(rules.STRICT.residual(p, q), u).item()
+
+
+def _last_scores(lm, tokens):
+    lm.start(1, tokens.shape[1])
+    return lm.logits(lm.forward(tokens, [0])[:, -1])
+
+
+def _continue(pair, jobs, starts, sampling, batch_size):
+    """Continue each answer strictly from its first tokens, and grade the whole. Cached. Returns scores."""
+    facts = repr([code_version(), pair.revision, pair.speed, str(pair.device), sampling, jobs, starts])
+    file = paths.CACHE / "forks" / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.pkl"
+    if file.exists():
+        return pd.read_pickle(file)
+    texts = [None] * len(jobs)
+    open_ = [i for i, s in enumerate(starts) if s[-1] not in pair.eos]
+    for c in track(range(0, len(open_), batch_size), "forking"):
+        part = open_[c:c + batch_size]
+        prompts = [list(pair.encode(jobs[i][0].messages)) + starts[i] for i in part]
+        limit = max(jobs[i][0].max_new_tokens - len(starts[i]) for i in part)
+        keys = [key(jobs[i][1] + 10_000, jobs[i][0]) for i in part]       # the same in both branches, new to the job
+        for i, a in zip(part, decode(pair, Speculative(), prompts, keys, sampling=sampling, max_new_tokens=max(1, limit))):
+            texts[i] = starts[i] + a.tokens
+    texts = [pair.decode([x for x in (t or s) if x not in pair.eos]) for t, s in zip(texts, starts)]
+    scores = [g.score for g in tasks.grade_many([(job[0], text) for job, text in zip(jobs, texts)])]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pd.to_pickle(scores, file.with_suffix(".tmp"))
+    os.replace(file.with_suffix(".tmp"), file)
+    return scores

@@ -1,0 +1,85 @@
+"""Shared pieces of the tests: a model of three words, and where optional data is."""
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import models
+
+ROOT = Path(__file__).resolve().parent.parent
+torch.set_num_threads(min(2, os.cpu_count()))
+
+
+class TableMemory:
+    """The tokens that a TableLM has been fed, by position; stale cells stay, as in a real cache."""
+
+    def __init__(self, rows, length):
+        self.seen = torch.full((rows, length), -1)
+        self.cached = [0] * rows
+
+    def keep(self, rows):
+        self.seen = self.seen[rows]
+        self.cached = [self.cached[i] for i in rows]
+
+
+class TableLM:
+    """A language model that is a function prefix -> probabilities; it sees only what was fed to its memory."""
+
+    def __init__(self, table, vocab_size=3):
+        self.table, self.vocab_size, self.context, self.device = table, vocab_size, 10**6, torch.device("cpu")
+        self.memory = None
+
+    def start(self, rows, length, prompt=()):
+        self.memory = TableMemory(rows, length)
+        return 0
+
+    def forward(self, tokens, start):
+        out = torch.zeros(*tokens.shape, self.vocab_size)
+        for row, first in enumerate(start):
+            for t, token in enumerate(tokens[row].tolist()):
+                self.memory.seen[row if len(start) > 1 else slice(None), first + t] = token     # one row fills all
+                out[row, t] = self.table(tuple(self.memory.seen[row, :first + t + 1].tolist()))
+        return out
+
+    def logits(self, hidden):
+        return hidden.log()
+
+
+def table(seed, vocab_size=3, sharp=1.0):
+    """A fixed random function prefix -> probabilities (vocab_size,)."""
+    known = {}
+
+    def probabilities(prefix):
+        if prefix not in known:
+            g = torch.Generator().manual_seed(hash((seed, prefix)) % 2**31)
+            known[prefix] = (sharp * torch.randn(vocab_size, generator=g)).softmax(-1)
+        return known[prefix]
+    return probabilities
+
+
+class Letters:
+    """A tokenizer for the three words."""
+
+    def decode(self, tokens, skip_special_tokens=True):
+        return "".join("abc"[t] for t in tokens)
+
+
+def table_pair(draft, target, eos=(9,)):
+    """A Pair over two tables."""
+    return models.Pair("table", TableLM(draft), TableLM(target), Letters(), eos, {}, "0", "plain")
+
+
+@pytest.fixture(scope="session")
+def pocket():
+    """The shipped pair, fast path."""
+    return models.load_pair("pocket", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def shared_datasets():
+    """Real rows of the public benchmarks, where the checkout has them beside it."""
+    folder = ROOT.parent / "shared" / "datasets"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/datasets beside this checkout: real benchmark rows are not tested")
+    return folder

@@ -1,0 +1,329 @@
+"""The decoders against exact enumeration, against each other, and against mutants that must fail."""
+import itertools
+import shutil
+import sys
+import types
+
+import pytest
+import torch
+from conftest import ROOT, table, table_pair
+
+from helpers import decoding, rules, tasks
+from helpers.methods import (Autoregressive, Confidence, EntropyStop, Fixed, Routed, Selective, Speculative,
+                             SqrtEntropyStop)
+from helpers.models import load_pair
+from helpers.sampling import Sampling
+
+TARGET, DRAFT = table(1), table(2)
+POLICIES = [Fixed(1), Fixed(2), Fixed(3), EntropyStop(3, 0.9), Confidence(3, 0.4), SqrtEntropyStop(3, 0.2, 0.55)]
+
+
+class Choices:
+    """Stands in for randomness: walks through every outcome of a run, with its probability."""
+
+    def __init__(self):
+        self.script, self.at, self.weight = [], 0, 1.0
+
+    def choose(self, probabilities):
+        options = [i for i, p in enumerate(probabilities) if p > 0]
+        if self.at == len(self.script):
+            self.script.append([0, len(options)])
+        pick = options[self.script[self.at][0]]
+        self.at += 1
+        self.weight *= float(probabilities[pick])
+        return pick
+
+    def sample(self, probs, u):
+        return torch.tensor([self.choose(probs[0].double().tolist())])
+
+    def accepts(self, a, u):
+        a = a[0].double().tolist()
+        ends, before = [], 1.0
+        for x in a:
+            ends.append(before * (1 - x))
+            before *= x
+        n = self.choose([*ends, before])
+        return torch.tensor([[j < n for j in range(len(a))]])
+
+    def advance(self):
+        """Go to the next outcome; False when all have been seen."""
+        while self.script and self.script[-1][0] + 1 == self.script[-1][1]:
+            self.script.pop()
+        if not self.script:
+            return False
+        self.script[-1][0] += 1
+        self.at, self.weight = 0, 1.0
+        return True
+
+
+def enumerate_runs(module, method, length, eos=(9,), draft=DRAFT):
+    """Exact distribution over outputs of `method`, by running every path of `module`'s decoder."""
+    choices, out = Choices(), {}
+    module.sample, module.accepts = choices.sample, choices.accepts
+    while True:
+        answer, = module.decode(table_pair(draft, TARGET, eos), method, [[0, 1]], [(0, 0)], max_new_tokens=length)
+        out[tuple(answer.tokens)] = out.get(tuple(answer.tokens), 0) + choices.weight
+        if not choices.advance():
+            return out
+
+
+def fresh(old=None, new=None):
+    """A private copy of the decoding module, with `old` replaced by `new` in its source (a mutant)."""
+    source = (ROOT / "helpers" / "decoding.py").read_text()
+    if old:
+        assert source.count(old) == 1, f"the mutant's place occurs {source.count(old)} times"
+        source = source.replace(old, new)
+    module = types.ModuleType("decoding_copy")
+    sys.modules["decoding_copy"] = module
+    exec(compile(source, "decoding_copy", "exec"), module.__dict__)
+    return module
+
+
+def expected(rule, policy, length, eos=9):
+    """The output distribution by recursion over rounds: at a tested slot o = q a + R r, at the bonus p."""
+    out = {}
+
+    def new_round(done, weight):
+        if len(done) == length or (done and done[-1] == eos):
+            out[done] = out.get(done, 0) + weight
+            return
+        slot(done, done, weight, 0)
+
+    def slot(done, drafted, weight, j):
+        p, q = TARGET((0, 1, *drafted)).double(), DRAFT((0, 1, *drafted)).double()
+        H = rules.entropy(q)
+        signals = rules.Signals(H[None], rules.entropy(p)[None], q.max()[None], None)
+        if j == min(policy.gamma, length - len(done) - 1):
+            return [new_round((*drafted, x), weight * p[x].item()) for x in range(3)]
+        a = rules.accept_prob(rule, p, q, rules.Signals(H.expand(3)))
+        r = rules.residual(rule, p[None], q[None], signals)[0]
+        rejected = (1 - (q * a).sum()).clamp(min=0)
+        for x in range(3):
+            new_round((*drafted, x), weight * (rejected * r[x]).item())
+            kept, w = (*drafted, x), weight * (q[x] * a[x]).item()
+            if x == eos:
+                new_round(kept, w)
+            elif policy.adaptive and not policy.go_on(H, q[x], j):
+                bonus(done, kept, w)
+            else:
+                slot(done, kept, w, j + 1)
+
+    def bonus(done, drafted, weight):
+        p = TARGET((0, 1, *drafted)).double()
+        if len(drafted) < length:
+            for x in range(3):
+                new_round((*drafted, x), weight * p[x].item())
+        else:
+            new_round(drafted, weight)
+
+    new_round((), 1.0)
+    return out
+
+
+def joint(length, eos=9):
+    """The target's own distribution over outputs."""
+    out = {}
+    for x in itertools.product(range(3), repeat=length):
+        done, weight = (), 1.0
+        for token in x:
+            weight *= TARGET((0, 1, *done))[token].double().item()
+            done += (token,)
+            if token == eos:
+                break
+        if not (len(done) < length and any(t != 0 for t in x[len(done):])):
+            out[done] = weight
+    return out
+
+
+def assert_same(a, b, tolerance=1e-6):
+    assert a.keys() >= {k for k, v in b.items() if v > 0}
+    assert max(abs(a.get(k, 0) - b.get(k, 0)) for k in a.keys() | b.keys()) < tolerance
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_strict_is_the_target_exactly(policy):
+    found = enumerate_runs(fresh(), Speculative(rules.STRICT, policy), 4)
+    assert sum(found.values()) == pytest.approx(1, abs=1e-6)
+    assert_same(found, joint(4))
+
+
+@pytest.mark.parametrize("policy", POLICIES[1:5], ids=str)
+@pytest.mark.parametrize("rule", [rules.SP_entropy(0.9), rules.Power(0.5), rules.ACCEPT_ALL, rules.Lenience(0.5)], ids=str)
+def test_relaxed_rules_equal_their_closed_form(rule, policy):
+    assert_same(enumerate_runs(fresh(), Speculative(rule, policy), 3), expected(rule, policy, 3))
+
+
+@pytest.mark.parametrize("policy", [Fixed(2), Confidence(3, 0.4)], ids=str)
+def test_eos_inside_a_block(policy):
+    found = enumerate_runs(fresh(), Speculative(rules.STRICT, policy), 4, eos=(0,))
+    assert all(0 not in tokens[:-1] for tokens in found)
+    assert_same(found, joint(4, eos=0))
+
+
+MUTANTS = {
+    "swapped p and q": ("rules.accept_prob(rule, p_x, q_x, signals), u", "rules.accept_prob(rule, q_x, p_x, signals), u", Fixed(2)),
+    "residual is p": ("replaced = rules.residual(rule, p_next, block.q[row, slot], here)", "replaced = p_next", Fixed(2)),
+    "bonus from the draft": ("(n == block.drafted)[:, None], p_next, replaced", "(n == block.drafted)[:, None], block.q[row, slot], replaced", Fixed(2)),
+    "stop token dropped": ("        drafted += going\n", "        drafted += going & policy.go_on(rules.entropy(raw), q.gather(-1, x[:, None])[:, 0], j)\n",
+                           Confidence(3, 0.4)),
+    "rollback forgotten": ("min(before + width - 1, before + n)", "before + width", Fixed(3)),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutants_fail(name):
+    old, new, policy = MUTANTS[name]
+    with pytest.raises(AssertionError):
+        assert_same(enumerate_runs(fresh(old, new), Speculative(rules.STRICT, policy), 4), joint(4), 1e-4)
+
+
+def test_full_acceptance_earns_a_bonus_token():
+    """With draft = target every round emits gamma + 1 tokens; a decoder without bonus would emit gamma."""
+    answer, = decoding.decode(table_pair(TARGET, TARGET), Speculative(rules.STRICT, Fixed(3)), [[0]], [(0, 0)],
+                              max_new_tokens=16, trace=True)
+    assert (answer.target_calls, answer.drafted, answer.accepted) == (4, 12, 12)
+    assert (answer.trace.source == "bonus").sum() == 4
+
+
+def test_joint_chi_square_with_real_uniforms():
+    """The position-keyed uniforms give the target's joint: chi-square at the 0.1 % level, fixed seed."""
+    from scipy.stats import chisquare
+    n, method = 6000, Speculative(rules.STRICT, Fixed(2))
+    answers = decoding.decode(table_pair(DRAFT, TARGET), method, [[0, 1]] * n, [(5, i) for i in range(n)], max_new_tokens=3)
+    want = joint(3)
+    counts = {k: 0 for k in want}
+    for a in answers:
+        counts[tuple(a.tokens)] += 1
+    assert chisquare(list(counts.values()), [n * w for w in want.values()]).pvalue > 1e-3
+    assert chisquare(list(counts.values()), [n * w for w in expected(rules.ACCEPT_ALL, Fixed(2), 3).values()]).pvalue < 1e-6
+
+
+def test_rescue_identity_on_a_trace():
+    """Rescues per tested position equal the mean TV that the trace records, within 4 standard errors."""
+    n, method = 800, Speculative(rules.SP_entropy(10.0), Fixed(3))
+    answers = decoding.decode(table_pair(DRAFT, TARGET), method, [[0, 1]] * n, [(7, i) for i in range(n)], max_new_tokens=8,
+                              trace=True)
+    tested = [row for a in answers for row in a.trace.to_dict("records") if row["source"] == "draft"]
+    rescued, tv = sum(r["rescued"] for r in tested), sum(r["tv"] for r in tested)
+    assert rescued > 100 and abs(rescued - tv) < 4 * rescued ** 0.5
+
+
+def test_coupled_runs_agree_until_the_first_rescue():
+    strict, relaxed = (decoding.decode(table_pair(DRAFT, TARGET), Speculative(rule, Fixed(g)), [[0, 1]] * 300,
+                                       [(3, i) for i in range(300)], max_new_tokens=6, trace=True)
+                       for rule, g in ((rules.STRICT, 2), (rules.SP_entropy(0.9), 2)))
+    differ = 0
+    for a, b in zip(strict, relaxed):
+        rescues = b.trace[b.trace.rescued == True].position if "rescued" in b.trace else []  # noqa: E712
+        first = int(min(rescues)) if len(rescues) else 6
+        assert a.tokens[:first] == b.tokens[:first]
+        differ += a.tokens != b.tokens
+    assert 0 < differ < 300
+
+
+@pytest.fixture(scope="module")
+def prompts(pocket):
+    problems = [p for d in ("arithmetic", "law", "facts") for p in tasks.load(f"pocket-{d}", 8)]
+    return [pocket.encode(p.messages) for p in problems]
+
+
+METHODS = [Autoregressive("target"), Selective(0.3), Speculative(), Speculative(rules.SP_entropy(1.0), EntropyStop(6, 0.5), "SP_entropy")]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.label)
+def test_a_row_does_not_depend_on_its_neighbours(pocket, prompts, method):
+    keys = [(1, i) for i in range(len(prompts))]
+    together = decoding.decode(pocket, method, prompts, keys, max_new_tokens=40)
+    alone = [decoding.decode(pocket, method, [p], [k], max_new_tokens=40)[0] for p, k in zip(prompts, keys)]
+    assert [a.tokens for a in together] == [a.tokens for a in alone]
+    assert [a.target_calls for a in together] == [a.target_calls for a in alone]
+
+
+@pytest.mark.parametrize("method", METHODS[2:], ids=lambda m: m.label)
+def test_greedy_equals_the_target(pocket, prompts, method):
+    run = [decoding.decode(pocket, m, prompts, [(0, i) for i in range(len(prompts))], sampling=Sampling(0.0), max_new_tokens=40)
+           for m in (method, METHODS[0])]
+    assert [a.tokens for a in run[0]] == [a.tokens for a in run[1]]
+
+
+def test_rollback_equals_recomputation(pocket, prompts):
+    """p and q recorded in a long run with many rejections equal those of one forward without a cache."""
+    answer, = decoding.decode(pocket, Speculative(policy=Fixed(6)), prompts[:1], [(2, 0)], max_new_tokens=60, trace=True)
+    kept = answer.trace[answer.trace.accepted == True]  # noqa: E712
+    tokens = torch.tensor([prompts[0] + answer.tokens])
+    with torch.inference_mode():
+        for name, column in (("target", "p_x"), ("draft", "q_x")):
+            lm = getattr(pocket, name)
+            lm.start(1, tokens.shape[1])
+            probs = lm.logits(lm.forward(tokens, [0]))[0].softmax(-1)
+            for row in kept.to_dict("records"):
+                assert probs[len(prompts[0]) + row["position"] - 1, row["token"]].item() == pytest.approx(row[column], abs=2e-4)
+
+
+def test_tau_limits(pocket, prompts):
+    keys = [(4, i) for i in range(len(prompts))]
+    runs = {rule: [a.tokens for a in decoding.decode(pocket, Speculative(rule), prompts, keys, max_new_tokens=40)]
+            for rule in (rules.STRICT, rules.SP_entropy(-1.0), rules.SP_entropy(float("inf")), rules.Power(0.5))}
+    assert runs[rules.STRICT] == runs[rules.SP_entropy(-1.0)]
+    assert runs[rules.SP_entropy(float("inf"))] == runs[rules.Power(0.5)] != runs[rules.STRICT]
+
+
+def test_padded_vocabularies_are_cut(pocket, prompts, tmp_path):
+    """A draft whose embedding is padded to another size gives the same tokens."""
+    from transformers import AutoModelForCausalLM
+    model = AutoModelForCausalLM.from_pretrained(ROOT / "data/pocket/draft")
+    model.resize_token_embeddings(model.config.vocab_size + 64)
+    model.save_pretrained(tmp_path / "draft")
+    shutil.copytree(ROOT / "data/pocket/tokenizer", tmp_path / "tokenizer")
+    padded = load_pair("padded", draft=str(tmp_path / "draft"), target=str(ROOT / "data/pocket/target"), device="cpu")
+    keys = [(0, i) for i in range(len(prompts))]
+    a, b = (decoding.decode(pair, Speculative(), prompts, keys, max_new_tokens=30) for pair in (pocket, padded))
+    assert [x.tokens for x in a] == [x.tokens for x in b]
+
+
+@pytest.fixture(scope="module")
+def experts():
+    return load_pair("pocket", device="cpu", experts=True)
+
+
+def test_routing_limits(experts, prompts):
+    """tau = inf never asks (AS_small's tokens); tau < 0 with back = inf hands every answer to its first surest model."""
+    keys = [(4, i) for i in range(len(prompts))]
+    never, alone = (decoding.decode(experts, m, prompts, keys, max_new_tokens=30) for m in
+                    (Routed(float("inf")), Autoregressive("draft")))
+    assert [a.tokens for a in never] == [a.tokens for a in alone] and all(a.switches == 0 for a in never)
+    always = decoding.decode(experts, Routed(-1.0, -1.0), prompts, keys, max_new_tokens=30, trace=True)
+    for answer in always:
+        heard = answer.trace[["H_draft", "H_math", "H_code", "H_law"]]
+        assert (heard.min(1) - answer.trace.H_q).abs().max() == 0
+        assert answer.draft_calls == 4 * len(answer.tokens) and answer.caught_up == 0
+
+
+def test_routing_counts_what_a_switch_must_read(experts, prompts):
+    """A model that has been silent for k tokens reads k more than one: the counts equal the trace's silences."""
+    answers = decoding.decode(experts, Routed(0.3, 0.6), prompts, [(5, i) for i in range(len(prompts))], max_new_tokens=30, trace=True)
+    for answer in answers:
+        silent = 0
+        for name in ("draft", "math", "code", "law"):
+            column = f"H_{name}"
+            at = answer.trace.position[answer.trace[column].notna()].tolist() if column in answer.trace else []
+            silent += sum(b - a - 1 for a, b in zip([-1, *at], at))
+        assert answer.caught_up == silent
+    assert sum(a.switches for a in answers) > 0
+
+
+def test_top_k_and_top_p():
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
+    assert (Sampling(1.0, top_k=2).warp(logits) > 0).sum() == 2
+    kept = Sampling(1.0, top_p=0.6).warp(logits)
+    assert (kept > 0).sum() == 1 and kept.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("act, words", [
+    (lambda pair: Fixed(0), "gamma was 0"), (lambda pair: Sampling(-1), "temperature was -1"),
+    (lambda pair: decoding.decode(pair, Speculative(), [[5] * 1100], [(0, 0)]), "exceed the context"),
+    (lambda pair: Selective(float("nan")), "NaN"), (lambda pair: Selective(gate="moon"), "entropy, random or periodic"),
+    (lambda pair: decoding.decode(pair, Autoregressive("expert"), [[5]], [(0, 0)]), "this pair has draft, target")])
+def test_bad_input_is_one_sentence(pocket, act, words):
+    with pytest.raises(ValueError, match=words):
+        act(pocket)
