@@ -69,6 +69,15 @@ def difference(frame, value, method, baseline):
     return bootstrap(table, lambda m: m[..., 0] - m[..., 1])
 
 
+def difference_of_groups(one, others, n_boot=4000, seed=0):
+    """Mean of one unpaired sample minus the average of the means of several others. Returns Interval."""
+    rng, samples = np.random.default_rng(seed), [np.asarray(x, float) for x in (one, *others)]
+    draws = [x[rng.integers(len(x), size=(n_boot, len(x)))].mean(1) for x in samples]
+    spread = draws[0] - np.mean(draws[1:], axis=0)
+    low, high = np.quantile(spread, [0.025, 0.975])
+    return Interval(float(samples[0].mean() - np.mean([x.mean() for x in samples[1:]])), float(low), float(high), sum(map(len, samples)))
+
+
 def ratio(frame, top, bottom, method):
     """Ratio of sums of two columns for one method (tokens per second, accept ratio). Returns Interval."""
     part = frame[frame.method == method].groupby("problem_id")[[top, bottom]].sum()
