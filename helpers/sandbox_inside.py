@@ -112,9 +112,13 @@ def decode(data):
     return {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}[kind](map(decode, items))
 
 
+class Wrong(Exception):
+    """What the answer did, said as it is."""
+
+
 def brief(error):
     """An exception in one short line."""
-    return f"{type(error).__name__}: {error}".split("\n")[0][:200]
+    return (str(error) if isinstance(error, Wrong) else f"{type(error).__name__}: {error}").split("\n")[0][:200]
 
 
 def answer(asked, replies):
@@ -147,10 +151,10 @@ def ask(calls, replies, data):
     calls.flush()
     line = replies.readline(REPLY_BYTES)
     if not line.endswith(b"\n"):
-        raise RuntimeError("the program ended before its tests did" if len(line) < REPLY_BYTES else "the answer is too long")
+        raise Wrong("the program ended before its tests did" if len(line) < REPLY_BYTES else "the answer is too long")
     reply = json.loads(line)
     if "error" in reply:
-        raise RuntimeError(str(reply["error"])[:250])
+        raise Wrong(str(reply["error"]))
     return decode(reply["value"])
 
 
@@ -165,7 +169,7 @@ def judge(job, calls, replies, child):
     calls.close()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status:
-        raise RuntimeError(f"the program ended with status {status}")
+        raise Wrong(f"the program ended with status {status}")
 
 
 def main():

@@ -4,16 +4,21 @@ One table, TASKS: adding a task is one entry and one grader (helpers/grading.py)
 $SP_DATA (a folder of TASK/*.jsonl[.gz] in upstream field names), then data/benchmarks/, then the hub.
 """
 import gzip
+import hashlib
 import json
 import os
 import random
-from dataclasses import dataclass, field
+import zlib
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable
 
-from helpers import grading, paths
+from helpers import grading, judge, paths, sandbox
 from helpers.grading import Grade
 from helpers.pocket import corpus
+
+
+USER = ("\nUser:",)         # where a model without a chat template begins to ask itself
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,15 @@ class Task:
     """A line of the table: local file, hub source, fields it needs, how a row becomes a prompt, its grader."""
 
     file: str
-    hub: tuple                  # (id, config, split)
+    hub: dict                   # arguments of datasets.load_dataset
     fields: tuple
     prompt: Callable            # row -> list of messages
     reference: Callable         # row -> whatever the grader needs
-    grade: Callable             # (reference, text) -> Grade
+    grade: Callable             # (reference, text) -> Grade, Program, or None where only a judge can say
     max_new_tokens: int
-    identity: Callable = None   # row -> stable id; the row number where there is none
-    stop: tuple = ()
+    identity: str = ""          # field that names a row upstream; "": a hash of its first field
+    stop: tuple = USER
+    renamed: dict = field(default_factory=dict)     # the hub's field name -> ours, where they differ
 
 
 def user(text):
@@ -71,42 +77,65 @@ GSM8K_SHOTS = (
      "Olivia had 23 dollars. 5 bagels for 3 dollars each will be 5 x 3 = 15 dollars. So she has 23 - 15 dollars left. "
      "23 - 15 = 8. The answer is 8."),
 )
-CHOICE = "{question}\n{choices}\nAnswer with the letter of the right choice on the last line, as `Answer: X`."
+# Our own, in the form that TriviaQA and NQ are usually asked in (five examples, a few words each).
+QA_SHOTS = (("Who wrote the novel Pride and Prejudice?", "Jane Austen"),
+            ("what is the chemical symbol of gold", "Au"),
+            ("In which year did the Berlin Wall come down?", "1989"),
+            ("which is the longest river in south america", "Amazon"),
+            ("Which sport is played at Wimbledon?", "tennis"))
+QA = "Answer with a name or a few words only.\n{}"
+# The wording of OpenAI's simple-evals.
+CHOICE = ("Answer the following multiple choice question. The last line of your response should be of the following format: "
+          "'Answer: $LETTER' (without quotes) where LETTER is one of ABCD. Think step by step before answering.\n\n{}\n\n{}")
+COMPLETE = "Complete this function. Answer with the whole function in one code block.\n```python\n{}```"
+
+
+def _qa(row):
+    return _shots([(QA.format(q), a) for q, a in QA_SHOTS], QA.format(row["question"]))
 
 
 def _law(row):
-    choices = "\n".join(f"{letter}. {text}" for letter, text in zip("ABCD", row["choices"]))
-    return [user(CHOICE.format(question=row["question"], choices=choices))]
+    choices = "\n".join(f"{letter}) {text}" for letter, text in zip("ABCD", row["choices"], strict=True))
+    return [user(CHOICE.format(row["question"], choices))]
+
+
+def _first_turn(row):
+    return [user(row["turns"][0])]
 
 
 TASKS = {
-    "gsm8k": Task("gsm8k/test.jsonl", ("openai/gsm8k", "main", "test"), ("question", "answer"),
+    "gsm8k": Task("gsm8k/test.jsonl", dict(path="openai/gsm8k", name="main", split="test"), ("question", "answer"),
                   lambda r: _shots(GSM8K_SHOTS, r["question"]), lambda r: r["answer"], grading.last_number, 320),
-    "math500": Task("math500/test.jsonl", ("HuggingFaceH4/MATH-500", None, "test"), ("problem", "answer"),
-                    lambda r: [user(f"{r['problem']}\nPut your final answer within \\boxed{{}}.")], lambda r: r["answer"],
-                    grading.math, 640, lambda r: r["unique_id"]),
-    "humaneval": Task("humaneval/HumanEval.jsonl", ("openai/openai_humaneval", None, "test"),
-                      ("task_id", "prompt", "test", "entry_point"),
-                      lambda r: [user(f"Complete this function. Answer with the whole function in one code block.\n"
-                                      f"```python\n{r['prompt']}```")],
-                      lambda r: {k: r[k] for k in ("prompt", "test", "entry_point")}, grading.humaneval, 400,
-                      lambda r: r["task_id"]),
-    "mt_bench": Task("mt_bench/question.jsonl", ("HuggingFaceH4/mt_bench_prompts", None, "train"), ("turns",),
-                     lambda r: [user(r["turns"][0])], lambda r: None, grading.open_ended, 512, lambda r: r["question_id"]),
-    "alpaca_eval": Task("alpaca_eval/alpaca_eval.jsonl", ("tatsu-lab/alpaca_eval", None, "eval"), ("instruction",),
-                        lambda r: [user(r["instruction"])], lambda r: None, grading.open_ended, 512),
-    "triviaqa": Task("triviaqa/validation.jsonl", ("mandarjoshi/trivia_qa", "unfiltered.nocontext", "validation"),
-                     ("question", "answer"), lambda r: [user(f"Answer with a name or a few words only. {r['question']}")],
-                     lambda r: r["answer"]["aliases"], grading.exact_match, 32),
-    "nq_open": Task("nq_open/NQ-open.dev.jsonl", ("google-research-datasets/nq_open", None, "validation"),
-                    ("question", "answer"), lambda r: [user(f"Answer with a name or a few words only. {r['question']}?")],
-                    lambda r: r["answer"], grading.exact_match, 32),
-    "cnn_dailymail": Task("cnn_dailymail/test.jsonl", ("abisee/cnn_dailymail", "3.0.0", "test"), ("article", "highlights"),
+    "math500": Task("math500/test.jsonl", dict(path="HuggingFaceH4/MATH-500", split="test"),
+                    ("problem", "answer", "unique_id"),
+                    lambda r: [user(f"{r['problem']}\nPut your final answer within \\boxed{{}}.")],
+                    lambda r: r["answer"], grading.math, 640, "unique_id"),
+    "humaneval": Task("humaneval/HumanEval.jsonl", dict(path="openai/openai_humaneval", split="test"),
+                      ("task_id", "prompt", "test", "entry_point"), lambda r: [user(COMPLETE.format(r["prompt"]))],
+                      lambda r: {k: r[k] for k in ("prompt", "test", "entry_point")}, grading.humaneval, 400, "task_id"),
+    "mt_bench": Task("mt_bench/question.jsonl", dict(path="HuggingFaceH4/mt_bench_prompts", split="train"),
+                     ("turns", "question_id"), _first_turn, lambda r: None, grading.open_ended, 512, "question_id",
+                     renamed={"prompt": "turns", "prompt_id": "question_id"}),
+    "alpaca_eval": Task("alpaca_eval/alpaca_eval.jsonl",       # `output`: the baseline that a judge compares with
+                        dict(path="json", data_files="hf://datasets/tatsu-lab/alpaca_eval/alpaca_eval.json", split="train"),
+                        ("instruction", "output"), lambda r: [user(r["instruction"])], lambda r: r["output"],
+                        grading.open_ended, 512),
+    "triviaqa": Task("triviaqa/validation.jsonl",
+                     dict(path="mandarjoshi/trivia_qa", name="unfiltered.nocontext", split="validation"),
+                     ("question", "answer"), _qa, lambda r: r["answer"]["aliases"], grading.exact_match, 32,
+                     stop=("\n",)),
+    "nq_open": Task("nq_open/NQ-open.dev.jsonl", dict(path="google-research-datasets/nq_open", split="validation"),
+                    ("question", "answer"), _qa, lambda r: r["answer"], grading.exact_match, 32, stop=("\n",)),
+    "cnn_dailymail": Task("cnn_dailymail/test.jsonl", dict(path="abisee/cnn_dailymail", name="3.0.0", split="test"),
+                          ("article", "highlights", "id"),
                           lambda r: [user(f"Summarise in three sentences:\n\n{r['article']}")], lambda r: r["highlights"],
-                          grading.rouge_l, 160, lambda r: r["id"]),
-    "spec_bench": Task("spec_bench/question.jsonl", ("hemingkx/Spec-Bench", None, "train"), ("turns", "category"),
-                       lambda r: [user(r["turns"][0])], lambda r: None, grading.open_ended, 512, lambda r: r["question_id"]),
-    "law": Task("law/mmlu_professional_law/test.jsonl", ("cais/mmlu", "professional_law", "test"),
+                          grading.rouge_l, 160, "id"),
+    "spec_bench": Task("spec_bench/question.jsonl",
+                       dict(path="json", split="train", data_files="https://raw.githubusercontent.com/hemingkx/Spec-Bench/"
+                            "main/data/spec_bench/question.jsonl"),
+                       ("turns", "category", "question_id"), _first_turn, lambda r: (r["category"], r.get("reference")),
+                       grading.spec_bench, 512, "question_id"),
+    "law": Task("law/mmlu_professional_law/test.jsonl", dict(path="cais/mmlu", name="professional_law", split="test"),
                 ("question", "choices", "answer"), _law, lambda r: "ABCD"[int(r["answer"])], grading.letter, 320),
 }
 POCKET_TOKENS = {"arithmetic": 80, "algebra": 80, "code": 64, "facts": 32, "news": 40, "stories": 80, "law": 56}
@@ -126,40 +155,48 @@ def load(task, n_problems=None, seed=0):
         domain = task.removeprefix("pocket-")
         return [Problem(r["id"], task, (user(r["question"]),), r, POCKET_TOKENS[domain])
                 for r in corpus.problems(domain, n_problems or 200, seed)]
-    entry, rows = TASKS[task], _rows(task)
-    order = list(range(len(rows)))
-    random.Random(seed).shuffle(order)
+    rows = _rows(task)
     if n_problems and n_problems > len(rows):
         raise ValueError(f"{n_problems} problems of {task} were asked for and {len(rows)} are there; lower n_problems")
-    problems = []
-    for i in order[:n_problems]:
-        row = rows[i]
-        identity = entry.identity(row) if entry.identity else i
-        problems.append(Problem(f"{task}-{identity}", task, tuple(entry.prompt(row)), entry.reference(row),
-                                entry.max_new_tokens, entry.stop, tuple(row.get("turns", ())[1:]),
-                                {k: row[k] for k in ("category", "subject", "level") if k in row}))
-    return problems
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    return [_problem(task, *rows[i]) for i in order[:n_problems]]
+
+
+def _problem(task, where, identity, row):
+    """One row as a Problem; a row that does not fit its task is reported by file and line."""
+    entry = TASKS[task]
+    try:
+        return Problem(identity, task, tuple(entry.prompt(row)), entry.reference(row), entry.max_new_tokens, entry.stop,
+                       tuple(row.get("turns", ())[1:]), {k: row[k] for k in ("category", "subject", "level") if k in row})
+    except (TypeError, ValueError, LookupError) as error:
+        raise ValueError(f"{where}: not a row of {task} ({type(error).__name__}: {error}); fetch the file again") from error
+
+
+def follow(problem, text):
+    """The next turn of a conversation in which `text` was the reply to `problem`, or None after the last turn."""
+    if not problem.followups:
+        return None
+    messages = (*problem.messages, {"role": "assistant", "content": text}, user(problem.followups[0]))
+    turn = sum(m["role"] == "user" for m in messages)
+    return replace(problem, id=f"{problem.id.split('/turn')[0]}/turn{turn}", messages=messages, reference=None,
+                   followups=problem.followups[1:])
 
 
 def grade_many(answers):
-    """Grade [(Problem, text)]; programs run in parallel in the sandbox. Returns [Grade] in the same order."""
-    from helpers import sandbox
-    programs, grades = {}, []
-    for i, (problem, text) in enumerate(answers):
-        if problem.task == "pocket-code":
-            found = {}
-            corpus.grade("code", problem.reference, text, lambda p: (found.setdefault("p", p) is None, ""))
-            programs[i] = found["p"]
-            grades.append(None)
-        elif problem.task == "humaneval":
-            programs[i] = grading.humaneval_program(problem.reference, text)
-            grades.append(None)
-        elif problem.task.startswith("pocket-"):
-            grades.append(Grade(*corpus.grade(problem.task.removeprefix("pocket-"), problem.reference, text)))
-        else:
-            grades.append(TASKS[problem.task].grade(problem.reference, text))
-    for i, (ok, detail) in zip(programs, sandbox.execute_many(list(programs.values()))):
+    """Grade [(Problem, text)]: programs run in parallel in the sandbox, open answers go to the judge if there is one.
+
+    Returns [Grade] in the same order; a score is NaN where nothing can judge the answer ("no judge").
+    """
+    grades = [_grade(problem, text) for problem, text in answers]
+    programs = [i for i, g in enumerate(grades) if isinstance(g, sandbox.Program)]
+    for i, (ok, detail) in zip(programs, sandbox.execute_many([grades[i] for i in programs])):
         grades[i] = Grade(float(ok), detail)
+    judged = [i for i, g in enumerate(grades) if g is None]
+    pairs = [(p.messages, text, p.reference if isinstance(p.reference, str) else None)
+             for p, text in (answers[i] for i in judged)]
+    for i, verdict in zip(judged, judge.compare_many(pairs)):
+        grades[i] = verdict
     return grades
 
 
@@ -168,41 +205,69 @@ def grade(problem, text):
     return grade_many([(problem, text)])[0]
 
 
+def _grade(problem, text):
+    """A Grade, a Program that has to be run, or None where only a judge can say."""
+    if problem.task == "pocket-code":
+        return grading.pocket_code(problem.reference, text)
+    if problem.task.startswith("pocket-"):
+        return Grade(*corpus.grade(problem.task.removeprefix("pocket-"), problem.reference, text))
+    return TASKS[problem.task].grade(problem.reference, text)
+
+
 def _rows(task):
-    """A task's rows from the first place that has them."""
+    """A task's rows [(where, id, row)] from the first place that has them."""
     entry, tried = TASKS[task], []
-    for root in (os.environ.get("SP_DATA"), paths.DATA / "benchmarks"):
-        if not root:
-            tried.append("$SP_DATA (not set)")
-            continue
-        for file in (Path(root) / entry.file, Path(root) / f"{entry.file}.gz"):
+    for name, root in (("$SP_DATA", os.environ.get("SP_DATA")), ("data/benchmarks", paths.DATA / "benchmarks")):
+        for file in (Path(root) / entry.file, Path(root) / f"{entry.file}.gz") if root else ():
             if file.exists():
-                return read_jsonl(file, entry.fields)
-        tried.append(str(Path(root) / entry.file))
-    name, config, split = entry.hub
+                return _checked(task, read_jsonl(file))
+        tried.append(f"{name} ({Path(root) / entry.file})" if root else f"{name} (not set)")
     try:
         from datasets import load_dataset
-        return list(load_dataset(name, config, split=split))
+        rows = load_dataset(**entry.hub)
     except Exception as error:
+        source = entry.hub.get("data_files", entry.hub["path"])
         raise FileNotFoundError(
-            f"no data for {task}: looked for {tried[0]}, for {tried[1]} and on the hub ({name}; {type(error).__name__}); "
-            f"put {Path(entry.file).name} into data/benchmarks/{task}/ or set SP_DATA to a folder that has it") from error
+            f"no data for {task}: looked in {tried[0]}, in {tried[1]} and on the hub ({source}: {type(error).__name__}); "
+            f"put the file at data/benchmarks/{entry.file} or set SP_DATA to a folder that has {entry.file}") from error
+    return _checked(task, ((f"{entry.hub['path']}, row {i}", row) for i, row in enumerate(rows)))
 
 
-def read_jsonl(file, fields=()):
-    """Rows of a .jsonl or .jsonl.gz file; a damaged one is reported by file and line."""
-    rows, number = [], 0
-    opener = gzip.open if file.suffix == ".gz" else open
+def _checked(task, rows):
+    """Give every (where, row) its id; fields must be there and ids must differ."""
+    entry, seen = TASKS[task], {}
+    for where, row in rows:
+        row = {entry.renamed.get(k, k) if entry.renamed.get(k) not in row else k: v for k, v in row.items()}
+        missing = [f for f in entry.fields if f not in row]
+        if missing:
+            raise ValueError(f"{where}: no field {missing[0]!r} (it has {', '.join(row)}); fetch the file again")
+        identity = f"{task}-{row[entry.identity] if entry.identity else _hash(row[entry.fields[0]])}"
+        while not entry.identity and identity in seen:      # upstream repeats a question: its own id, in the same order
+            identity += "+"
+        if identity in seen:
+            raise ValueError(f"{where}: the id {identity} was there before ({seen[identity][0]}); fetch the file again")
+        seen[identity] = (where, identity, row)
+    return list(seen.values())
+
+
+def _hash(text):
+    return hashlib.sha256(str(text).encode()).hexdigest()[:10]
+
+
+def read_jsonl(file):
+    """Rows of a .jsonl or .jsonl.gz file as ("FILE, line N", row); a damaged line is reported as such."""
+    number, empty = 0, True
     try:
-        with opener(file, "rt", encoding="utf-8") as lines:
+        with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    rows.append(json.loads(line))
-                    missing = [f for f in fields if f not in rows[-1]]
-                    if missing:
-                        raise ValueError(f"{file}, line {number}: no field {missing[0]!r} (it has {', '.join(rows[-1])})")
-    except (EOFError, OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+                    row, empty = json.loads(line.decode("utf-8")), False
+                    if not isinstance(row, dict):
+                        raise TypeError(f"a row is an object, this is a {type(row).__name__}")
+                    yield f"{file}, line {number}", row
+    except (EOFError, OSError, zlib.error) as error:        # reading stopped after the last whole line
         raise ValueError(f"{file}, line {number + 1}: cannot be read ({error}); fetch the file again") from error
-    if not rows:
-        raise ValueError(f"{file} is empty; fetch the file again")
-    return rows
+    except (UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"{file}, line {number}: cannot be read ({error}); fetch the file again") from error
+    if empty:
+        raise ValueError(f"{file}, line 1: the file is empty; fetch the file again")
