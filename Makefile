@@ -38,6 +38,7 @@ lab: $(READY)  ## open JupyterLab
 
 pocket: $(READY)  ## train the five pocket models from a seed (skips what data/pocket already has: remove it first)
 	$(PY) -m helpers.pocket.train
+	$(PY) -m helpers.pocket.card
 
 models: $(READY)  ## fetch and check the weights of qwen2.5-coder (1.6 GB)
 	$(PY) -m helpers.fetch

@@ -1,1 +1,6 @@
-"""SP_entropy: entropy-gated speculative sampling, tested in nine notebooks."""
+"""The workbook's library: rules, decoders, tasks, statistics, figures."""
+import os
+
+# Threads that wait for each other should not spin for long: where another program takes a core, a small model's
+# forward would otherwise be slower by an order of magnitude. Read by OpenMP when torch is first imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -142,7 +142,7 @@ def code_version():
     """Checksum of the code that a decoded answer depends on."""
     here = Path(__file__).parent
     names = ("rules.py", "models.py", "fast.py", "sampling.py", "methods.py", "rows.py", "decoding.py", "experiments.py",
-             "tasks.py", "grading.py", "pocket/corpus.py")
+             "probes.py", "tasks.py", "grading.py", "pocket/corpus.py")
     return hashlib.sha256(b"".join((here / n).read_bytes() for n in names)).hexdigest()[:12]
 
 

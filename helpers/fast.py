@@ -3,6 +3,8 @@
 Checked against transformers' logits by tests/test_models.py. What each trick is worth stands in the
 README's table; `speed="plain"` is the same engine over transformers' own modules.
 """
+import warnings
+
 import torch
 import torch.nn.functional as F
 
@@ -26,8 +28,10 @@ def linear(weight, bias, kind):
         packed = torch.ops.quantized.linear_prepack_fp16(weight.float(), None if bias is None else bias.float())
         return lambda x: torch.ops.quantized.linear_dynamic_fp16(x, packed)
     scale = weight.float().abs().amax(1).clamp(min=1e-12) / 127
-    rounded = torch.quantize_per_channel(weight.float(), scale.double(), torch.zeros(len(scale), dtype=torch.int64), 0,
-                                         torch.qint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)    # deprecated from some later torch on; the pinned one has no other int8
+        rounded = torch.quantize_per_channel(weight.float(), scale.double(), torch.zeros(len(scale), dtype=torch.int64), 0,
+                                             torch.qint8)
     packed = torch.ops.quantized.linear_prepack(rounded, None if bias is None else bias.float())
     return lambda x: torch.ops.quantized.linear_dynamic(x, packed, True)
 

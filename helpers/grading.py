@@ -151,8 +151,9 @@ def humaneval(reference, text):
     """HumanEval: the answer passes all tests (Chen et al. 2021). An answer without the function continues the prompt."""
     prompt, name = reference["prompt"], reference["entry_point"]
     code = extract_code(text, name)
-    return Program(code if f"def {name}" in code else prompt + code, name, f"{reference['test']}\n\ncheck({name})\n",
-                   prompt)
+    if f"def {name}" not in code:
+        code = prompt + (code if code[:1].isspace() else textwrap.indent(code, "    "))
+    return Program(code, name, f"{reference['test']}\n\ncheck({name})\n", prompt)
 
 
 def pocket_code(reference, text):

@@ -115,7 +115,7 @@ class PlainBody:
             bias = torch.zeros(memory.mask.shape, dtype=memory.dtype, device=memory.device)
             bias.masked_fill_(~memory.mask, torch.finfo(memory.dtype).min)
         return self.model.model(tokens, attention_mask=bias, position_ids=memory.positions, use_cache=True,
-                                past_key_values=RaggedCache(memory)).last_hidden_state
+                                cache=RaggedCache(memory)).last_hidden_state
 
     def logits(self, hidden):
         return self.model.lm_head(hidden)

@@ -6,6 +6,7 @@ parameters goes to data/results/PAIR/notebooks/, so that it never overwrites the
 """
 import argparse
 import ast
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import torch
 from nbclient.exceptions import DeadKernelError
 
 from helpers import paths
@@ -122,7 +124,17 @@ def main(arguments=None):
         begin = time.time()
         print(f"{file.name} ...", flush=True)
         execute(file, notebook, parameters, target)
-        print(f"{file.name} done in {time.time() - begin:.0f} s -> {os.path.relpath(target)}", flush=True)
+        took = time.time() - begin
+        print(f"{file.name} done in {took:.0f} s -> {os.path.relpath(target)}", flush=True)
+        note_time(given.pair, target.stem, took)
+
+
+def note_time(pair, name, seconds):
+    """Remember how long a notebook took, for the README: data/results/PAIR/times.json."""
+    file = paths.results(pair) / "times.json"
+    times = json.loads(file.read_text()) if file.exists() else {}
+    times[name] = {"seconds": round(seconds), "cores": os.cpu_count(), "gpu": torch.cuda.is_available()}
+    file.write_text(json.dumps(times, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def style():
 
 def colour(label):
     """A method's colour; labels with a suffix share their method's."""
-    return COLOURS.get(label, COLOURS.get(label.split(" ")[0], "#555555"))
+    return COLOURS.get(label, COLOURS.get(str(label).split(" ")[0], "#555555"))
 
 
 def band(ax, x, intervals, label, **line):
@@ -162,7 +162,7 @@ def fates(by_entropy, by_slot, tau):
         ax.grid(axis="x", visible=False)
     axes[0].set(ylabel="share of tested tokens", title="√ rule everywhere")
     axes[1].set(title=f"SP_entropy, τ = {tau:g}")
-    axes[0].legend(loc="lower left", frameon=True)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return fig
 
 

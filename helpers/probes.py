@@ -13,31 +13,33 @@ from helpers.decoding import decode
 from helpers.experiments import code_version, key
 from helpers.methods import Speculative
 from helpers.progress import track
-from helpers.sampling import ACCEPT, DRAFT, REPLACE, Sampling, accepts, sample, uniforms
+from helpers.sampling import ACCEPT, DRAFT, GATE, REPLACE, Sampling, accepts, sample, uniforms
 
 LARGE_VOCABULARY = 20_000       # above it, scores of one answer at a time are kept in memory
 
 
 @torch.inference_mode()
-def read(pair, problems, answers, sampling=Sampling(), batch_size=32):
-    """Read given answers (token lists) with both models. Yields (problem, answer, raw q, q, raw p, p), each (T, V).
+def read(pair, problems, answers, *, seed=0, sampling=Sampling(), batch_size=32):
+    """Read given answers (token lists) with both models, some answers at a time.
 
-    Raw are the unwarped softmaxes, of which gates take the entropy; q and p are what is sampled from.
+    Yields (frame, u, raw q, q, raw p, p) with N positions each: a frame of problem_id, position and token, the job's
+    uniforms (N, 4), and distributions (N, V). Raw are the unwarped softmaxes, whose entropy gates take; q and p are sampled from.
     """
     size = batch_size if pair.draft.vocab_size < LARGE_VOCABULARY else 1
     for i in track(range(0, len(answers), size), "reading"):
-        prompts = [pair.encode(p.messages) for p in problems[i:i + size]]
-        full = [list(p) + list(a) for p, a in zip(prompts, answers[i:i + size])]
-        width = max(map(len, full))
-        tokens = torch.tensor([row + [0] * (width - len(row)) for row in full], device=pair.device)
-        hidden = []
+        part = list(zip(problems[i:i + size], answers[i:i + size]))
+        prompts = [list(pair.encode(problem.messages)) for problem, _ in part]
+        width = max(len(p) + len(a) for p, (_, a) in zip(prompts, part))
+        tokens = torch.tensor([p + list(a) + [0] * (width - len(p) - len(a)) for p, (_, a) in zip(prompts, part)], device=pair.device)
+        scores = []
         for lm in (pair.draft, pair.target):
-            lm.start(len(full), width)
-            hidden.append(lm.forward(tokens, [0] * len(full)))
-        for row, (problem, p, a) in enumerate(zip(problems[i:i + size], prompts, answers[i:i + size])):
-            at = slice(len(p) - 1, len(p) + len(a) - 1)
-            q, t = (lm.logits(h[row, at]) for lm, h in zip((pair.draft, pair.target), hidden))
-            yield problem, a, q.softmax(-1), sampling.warp(q), t.softmax(-1), sampling.warp(t)
+            lm.start(len(part), width)
+            hidden = lm.forward(tokens, [0] * len(part))
+            scores.append(lm.logits(torch.cat([h[len(p) - 1:len(p) + len(a) - 1] for h, p, (_, a) in zip(hidden, prompts, part)])))
+        frame = pd.concat([pd.DataFrame({"problem_id": problem.id, "position": range(len(a)), "token": list(a)}) for problem, a in part])
+        u = torch.cat([uniforms([key(seed, problem)], len(a))[0] for problem, a in part]).to(pair.device)
+        q, p = scores
+        yield frame, u, q.softmax(-1), sampling.warp(q), p.softmax(-1), sampling.warp(p)
 
 
 def scan(pair, problems, answers, *, seed=0, sampling=Sampling()):
@@ -47,35 +49,29 @@ def scan(pair, problems, answers, *, seed=0, sampling=Sampling()):
     and `rejected`: the strict test on the draft's own proposal there, with the job's uniforms.
     """
     frames = []
-    for problem, answer, raw_q, q, raw_p, p in read(pair, problems, answers, sampling):
-        u = uniforms([key(seed, problem)], len(answer))[0].to(pair.device)
+    for frame, u, raw_q, q, raw_p, p in read(pair, problems, answers, seed=seed, sampling=sampling):
         x = sample(q, u[:, DRAFT])
         q_x, p_x = (d.gather(-1, x[:, None])[:, 0] for d in (q, p))
         best = raw_q.topk(2, -1).values
-        frames.append(pd.DataFrame({
-            "problem_id": problem.id, "position": range(len(answer)), "token": answer,
-            "H_q": rules.entropy(raw_q).tolist(), "H_p": rules.entropy(raw_p).tolist(), "max_q": best[:, 0].tolist(),
-            "margin": (best[:, 0] - best[:, 1]).tolist(), "delta": rules.tv(p, q).tolist(),
-            "rejected": (~accepts(rules.STRICT.accept(p_x, q_x), u[:, ACCEPT])).tolist()}))
+        frames.append(frame.assign(
+            H_q=rules.entropy(raw_q).tolist(), H_p=rules.entropy(raw_p).tolist(), max_q=best[:, 0].tolist(),
+            margin=(best[:, 0] - best[:, 1]).tolist(), delta=rules.tv(p, q).tolist(),
+            rejected=(~accepts(rules.STRICT.accept(p_x, q_x), u[:, ACCEPT])).tolist()))
     return pd.concat(frames, ignore_index=True)
 
 
 def measure_rules(pair, problems, answers, named_rules, *, seed=0, sampling=Sampling()):
-    """What each rule would do at each position of given answers, exactly (no sampling).
+    """What each rule would do at each position of given answers, computed exactly (nothing is sampled).
 
-    named_rules: label -> rule. Returns one row per position and rule: rule, problem_id, position, accept = 1 - R,
-    tv, kl, kl_front (nats; the least KL that any rule with this acceptance can have at this position).
+    named_rules: label -> rule. Returns one row per position and rule: rule, problem_id, position, accept = 1 - R, tv, kl (nats).
     """
     frames = []
-    for problem, answer, raw_q, q, raw_p, p in read(pair, problems, answers, sampling):
-        u = uniforms([key(seed, problem)], len(answer))[0].to(pair.device)
-        signals = rules.Signals(rules.entropy(raw_q), rules.entropy(raw_p), raw_q.amax(-1), u[:, 3])
+    for frame, u, raw_q, q, raw_p, p in read(pair, problems, answers, seed=seed, sampling=sampling):
+        signals = rules.Signals(rules.entropy(raw_q), rules.entropy(raw_p), raw_q.amax(-1), u[:, GATE])
         for label, rule in named_rules.items():
             o, rejected = rules.output_distribution(rule, p, q, signals)
-            frames.append(pd.DataFrame({
-                "rule": label, "problem_id": problem.id, "position": range(len(answer)), "accept": (1 - rejected).tolist(),
-                "tv": rules.tv(o, p).tolist(), "kl": rules.kl(o, p).clamp(min=0).tolist(),
-                "kl_front": rules.kl_front(p, q, rejected).clamp(min=0).tolist()}))
+            frames.append(frame.drop(columns="token").assign(
+                rule=label, accept=(1 - rejected).tolist(), tv=rules.tv(o, p).tolist(), kl=rules.kl(o, p).clamp(min=0).tolist()))
     return pd.concat(frames, ignore_index=True)
 
 

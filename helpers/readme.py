@@ -43,12 +43,24 @@ def real_table(pair="qwen2.5-coder"):
     return "\n".join(lines) if len(lines) > 2 else f"No notebook has been run on {pair} yet."
 
 
+def time_table(pair="pocket"):
+    """Markdown: what each notebook took when it was last executed, and on what."""
+    file = paths.OUT / "data" / "results" / pair / "times.json"
+    times = json.loads(file.read_text()) if file.exists() else {}
+    if not times:
+        return "No notebook has been timed yet."
+    total, one = sum(t["seconds"] for t in times.values()), next(iter(times.values()))
+    machine = "with a GPU" if one["gpu"] else f"on {one['cores']} CPU cores"
+    each = ", ".join(f"{name[:2]} {t['seconds']} s" for name, t in sorted(times.items()))
+    return f"`make all` on the pocket pair took {total / 60:.0f} minutes {machine} ({each}), after about two minutes of set-up."
+
+
 def fill(text, name, body):
     """Replace what stands between <!-- name --> and <!-- /name -->."""
-    pattern = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
+    pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
     if not re.search(pattern, text, re.S):
         raise ValueError(f"README.md has no place marked <!-- {name} --> … <!-- /{name} -->")
-    return re.sub(pattern, lambda m: m.group(1) + body + m.group(2), text, flags=re.S)
+    return re.sub(pattern, lambda m: m.group(1) + body + "\n" + m.group(2), text, flags=re.S)
 
 
 if __name__ == "__main__":
@@ -56,4 +68,5 @@ if __name__ == "__main__":
     text = readme.read_text()
     text = fill(text, "verdicts", verdict_table("pocket"))
     text = fill(text, "real", real_table())
+    text = fill(text, "time", time_table())
     readme.write_text(text)

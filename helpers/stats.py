@@ -59,14 +59,23 @@ def bootstrap(table, statistic=lambda means: means[..., 0], n_boot=4000, seed=0)
 
 
 def mean(frame, value, method):
-    """Mean of a column for one method, over problems. Returns Interval."""
-    return bootstrap(per_problem(frame[frame.method == method], value))
+    """Mean of a score in [0, 1] for one method, over problems. Returns Interval."""
+    found = _widened(bootstrap(per_problem(frame[frame.method == method], value)))
+    return Interval(found.estimate, max(0.0, found.low), min(1.0, found.high), found.n)
 
 
 def difference(frame, value, method, baseline):
-    """Paired mean difference method - baseline of a column. Returns Interval."""
+    """Paired mean difference method - baseline of a score in [0, 1]. Returns Interval."""
     table = per_problem(frame, value)[[method, baseline]]
-    return bootstrap(table, lambda m: m[..., 0] - m[..., 1])
+    return _widened(bootstrap(table, lambda m: m[..., 0] - m[..., 1]))
+
+
+def _widened(interval):
+    """Where all problems agree a bootstrap has no width; n problems alike still leave 1 - 0.025^(1/n) unseen (Clopper-Pearson)."""
+    if interval.high > interval.low:
+        return interval
+    unseen = 1 - 0.025 ** (1 / interval.n)
+    return Interval(interval.estimate, interval.estimate - unseen, interval.estimate + unseen, interval.n)
 
 
 def difference_of_groups(one, others, n_boot=4000, seed=0):
@@ -126,7 +135,10 @@ def roc(signal, label):
 
 
 def auroc(signal, label, cluster=None, n_boot=400, seed=0):
-    """Area under the ROC curve (Mann-Whitney), with a cluster bootstrap over problems. Returns Interval."""
+    """Area under the ROC curve (Mann-Whitney), with a cluster bootstrap over problems. Returns Interval.
+
+    The interval is estimate ± t sd on the logit scale, sd from the bootstrap: percentiles are too narrow for few problems.
+    """
     signal, label = np.asarray(signal, float), np.asarray(label, bool)
     if label.all() or not label.any():
         raise ValueError("an AUROC needs both classes; all labels are the same")
@@ -135,8 +147,13 @@ def auroc(signal, label, cluster=None, n_boot=400, seed=0):
     ranked, ids, groups = label[order], codes[order], np.unique(signal[order], return_inverse=True)[1]
     rng, n = np.random.default_rng(seed), codes.max() + 1
     draws = [_area(ranked, groups, weight[ids]) for weight in rng.multinomial(n, np.full(n, 1 / n), n_boot)]
-    low, high = np.nanquantile(draws, [0.025, 0.975])
-    return Interval(float(_area(ranked, groups, np.ones(len(ids)))), float(low), float(high), int(n))
+    estimate = float(_area(ranked, groups, np.ones(len(ids))))
+    if not 0 < estimate < 1 or n < 2:
+        return Interval(estimate, float(np.nanmin(draws)), float(np.nanmax(draws)), int(n))
+    inside = np.clip(draws, 1e-9, 1 - 1e-9)
+    reach = stats.t.ppf(0.975, n - 1) * np.nanstd(np.log(inside / (1 - inside))) * np.sqrt(n / (n - 1))
+    low, high = (1 / (1 + (1 / estimate - 1) * np.exp(-side * reach)) for side in (-1, 1))
+    return Interval(estimate, float(low), float(high), int(n))
 
 
 def _area(label, groups, weight):

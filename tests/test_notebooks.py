@@ -1,0 +1,91 @@
+"""Every notebook executed with small parameters, then checked by nbval; the committed ones; the runner's errors."""
+import json
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+from helpers import figures, notebooks, readme
+
+NAMES = sorted(f.name for f in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """A folder for the results of small runs."""
+    return tmp_path_factory.mktemp("smoke")
+
+
+def call(*arguments, **environment):
+    import os
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_with_small_parameters_and_passes_nbval(name, smoke):
+    done = call("-m", "helpers.notebooks", "--only", name[:2], "--smoke", str(smoke), DEVICE="cpu")
+    assert done.returncode == 0, done.stderr[-3000:]
+    checked = call("-m", "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300", "-q", "-p", "no:cacheprovider",
+                   "--rootdir", str(smoke), "-c", "/dev/null", str(smoke / name), SP_OUT=str(smoke), SP_CACHE=str(smoke / "cache"), DEVICE="cpu", SP_QUIET="1")
+    assert checked.returncode == 0, checked.stdout[-3000:]
+    facts = json.loads((smoke / "data/results/pocket" / f"{name[:2]}.json").read_text())
+    assert facts["verdict"] in ("holds", "holds in part", "does not hold", "undecided at this sample size")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_committed_notebook_is_a_finished_piece(name):
+    file = ROOT / "notebooks" / name
+    book = nbformat.read(file, 4)
+    code = [c for c in book.cells if c.cell_type == "code"]
+    assert file.stat().st_size < 500_000
+    assert [c.execution_count for c in code] == list(range(1, len(code) + 1)), "not executed in order"
+    assert not any(o.output_type == "error" for c in code for o in c.outputs)
+    assert "widgets" not in book.metadata and "papermill" not in book.metadata
+    assert sum(c.cell_type == "markdown" for c in book.cells) >= len(code) - 2
+    lengths = sorted(len(c.source.splitlines()) for c in code)
+    assert lengths[len(code) // 2] <= 10 and lengths[-1] <= 30
+    assert {"claim", "parameters", "setup", "run", "figure", "takeaway"} <= {c.id for c in book.cells}
+    assert book.metadata.kernelspec.name == "python3"
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--pair", "pockets"], "there is no pair 'pockets'; choose one of pocket"), (["--only", "42"], "there is no notebook '42'; choose among 01"),
+    (["--only", "01", "-p", "n_problem", "5"], "no chosen notebook has a parameter 'n_problem'"),
+    (["--only", "03", "-p", "n_problems", "many"], "n_problems was 'many'; it must be like its default 200")])
+def test_wrong_names_stop_at_once(arguments, words):
+    done = call("-m", "helpers.notebooks", *arguments)
+    assert done.returncode != 0 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_failing_notebook_keeps_its_source_and_says_why(tmp_path, monkeypatch):
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
+    source = tmp_path / "99_broken.ipynb"
+    nbformat.write(book, source)
+    before = source.read_bytes()
+    monkeypatch.setattr(notebooks.paths, "CACHE", tmp_path / "cache")
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        notebooks.execute(source, book, {}, source)
+    assert source.read_bytes() == before
+
+
+def test_figures_are_redrawn_from_results(tmp_path, monkeypatch, smoke):
+    """A figure drawn again from its kept arguments is the same picture."""
+    kept = sorted((smoke / "data/results/pocket/figures").glob("03_*.json"))
+    assert kept, "notebook 03 has kept no figures"
+    monkeypatch.setattr(figures.paths, "OUT", smoke)
+    for file in kept:
+        picture = smoke / "figures/pocket" / f"{file.stem}.png"
+        before = picture.read_bytes()
+        picture.unlink()
+        figures.redraw(file)
+        assert picture.read_bytes() == before
+
+
+def test_readme_tables_are_generated():
+    text = (ROOT / "README.md").read_text()
+    assert readme.verdict_table("pocket") in text, "README.md is behind data/results: run make readme"
+    assert readme.fill("<!-- a -->\nold\n<!-- /a -->", "a", "new") == "<!-- a -->\nnew\n<!-- /a -->"
+    with pytest.raises(ValueError, match="no place marked"):
+        readme.fill(text, "moon", "")
