@@ -66,7 +66,8 @@ def _chunk(pair, method, jobs, sampling, trace, max_new_tokens):
 def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), max_new_tokens=None):
     """Decode one row at a time, untraced, every method in turn on each problem (machines drift).
 
-    Returns one row per generation with seconds by phase. Finished problems are kept while the run is under
+    Returns one row per problem and method, with seconds by phase: of `repeats` runs the one with the median seconds, so
+    that a stall of the machine does not decide. Finished problems are kept while the run is under
     way, so that an interrupted run continues; a completed run forgets them, so that the next measures anew.
     """
     facts = [code_version(), pair.revision, pair.speed, str(pair.device), methods, sampling, seed, repeats, max_new_tokens,
@@ -84,8 +85,10 @@ def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), ma
                 answer, = decode(pair, method, [prompt], [key(seed, problem)], sampling=sampling, max_new_tokens=limit,
                                  stop=problem.stop)
                 rows.append(_row(pair, method, seed, problem, answer, None, sampling, limit))
-        grades = tasks.grade_many([(problem, r["text"]) for r in rows])
-        done.append([r | {"score": g.score} for r, g in zip(rows, grades)])
+        runs = [sorted(rows[i::len(methods)], key=lambda r: r["seconds"]) for i in range(len(methods))]
+        middle = [r[(len(r) - 1) // 2] for r in runs]
+        grades = tasks.grade_many([(problem, r["text"]) for r in middle])
+        done.append([r | {"score": g.score} for r, g in zip(middle, grades)])
         pd.to_pickle(done, file.with_suffix(".tmp"))
         os.replace(file.with_suffix(".tmp"), file)
     file.unlink(missing_ok=True)

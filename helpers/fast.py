@@ -45,6 +45,7 @@ class CompactBody:
         base, device = model.model, model.device
         large = device.type == "cpu" and base.embed_tokens.weight.numel() > SMALL * 16
         kind = {"target": "fp16", "draft": "int8"}[role] if large else "plain"
+        self.bytes_per_weight = {"fp16": 2, "int8": 1}.get(kind, base.embed_tokens.weight.element_size())
         self.dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.eps = config.rms_norm_eps

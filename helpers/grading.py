@@ -22,34 +22,41 @@ class Grade(NamedTuple):
 
 # ---- numbers (GSM8K) ------------------------------------------------------------------------------
 
-NUMBER = r"(?<![\w.)\]])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+"
-MARKS = r"\\boxed\s*\{([^\n]*)|####([^\n]*)|answer(?:\*\*)?(?: is|:)+(?:\*\*)?((?:[^\n.]|\.(?=\d))*)"
+NUMBER = r"(?:(?<![\w)\]])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\w)\.\d+"
+CLAUSE = r"((?:[^\n.]|\.(?=\d))*)"
+MARKS = (r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)", r"####([^\n]*)", rf"answer[*_]* is:?{CLAUSE}",
+         rf"answer[*_]*:(?=[^A-Za-z\n]*\d){CLAUSE}")     # "Answer: 3" is a mark, "Answer: Jo has 3 ..." a heading
+REASON = r",(?!\d)|(?<=\w) \(| because| since| which| so "
 
 
 def numbers(text):
     """All numbers of a text as floats: thousands' commas, $, LaTeX spacing and Unicode minus are understood."""
     text = text.replace("−", "-").replace("–", " - ").replace("{,}", ",")
-    text = re.sub(r"\\[$!,;: ]|\$|\\(?:text|mbox|mathrm|textbf)\b|[*_`]", lambda m: " " if m[0][1:2].isalpha() else "", text)
+    text = re.sub(r"\\[$!,;: ]|\$", "", re.sub(r"[*_`]", " ", text))
     text = re.sub(r"(?<=\d)-", " - ", text)         # 20-5 is a difference
     return [float(n.replace(",", "")) for n in re.findall(NUMBER, text)]
 
 
 def last_number(reference, text):
-    """GSM8K: the number of the last answer mark (`####`, a box, "the answer is"), else the last number, equals the
-    one after `####` of the reference (Cobbe et al. 2021). In "the answer is 20 - 2 = 18" the result counts."""
+    """GSM8K: the number of the last answer mark, else the last number, equals the one after `####` (Cobbe 2021).
+
+    Marks are `####`, a box, "the answer is", "Answer:". In "the answer is 20 - 2 = 18" the result counts.
+    """
     right, found = numbers(reference.split("####")[-1])[-1], numbers(text)[-1:]
-    for mark in re.finditer(MARKS, text, re.I):
-        said = next(g for g in mark.groups() if g is not None)
+    for mark in re.finditer("|".join(MARKS), text, re.I):
+        said = re.split(REASON, next(g for g in mark.groups() if g is not None))[0]
         found = numbers(said.split("=")[-1])[:1] or found
-    return Grade(float(bool(found) and abs(found[0] - right) < 1e-6), f"answered {found[0]:g}, right is {right:g}"
-                 if found else f"no number, right is {right:g}")
+    if not found:
+        return Grade(0.0, f"no number, right is {right:g}")
+    return Grade(float(abs(found[0] - right) < 1e-6), f"answered {found[0]:g}, right is {right:g}")
 
 
 # ---- mathematics (MATH) ---------------------------------------------------------------------------
 
 def math(reference, text):
-    """MATH: the boxed answer equals the reference up to form, by math-verify (its clock works in the main thread only)."""
+    """MATH: the boxed answer equals the reference up to form, by math-verify."""
     from math_verify import parse, verify
+    # its clock is a signal, which only the main thread may set
     clock = 5 if threading.current_thread() is threading.main_thread() else None
     right, said = (parse(t, parsing_timeout=clock) for t in (f"${reference}$", text))
     return Grade(float(verify(right, said, timeout_seconds=clock)), f"right is {reference}")
@@ -71,7 +78,7 @@ def f1(alias, answer):
 
 
 def exact_match(aliases, text):
-    """TriviaQA, NQ: the first line equals one of the aliases after SQuAD normalisation; the best F1 is in the detail."""
+    """TriviaQA, NQ: the first line equals an alias after SQuAD normalisation; the best F1 is in the detail."""
     answer = text.strip().split("\n")[0]
     best = max(f1(a, answer) for a in aliases)
     return Grade(float(any(normalise(answer) == normalise(a) for a in aliases)),
@@ -81,7 +88,8 @@ def exact_match(aliases, text):
 # ---- multiple choice (MMLU) -----------------------------------------------------------------------
 
 # An article is no choice: in "the answer is a landlord" and "Answer: A court may" the letter begins a phrase.
-LETTER = r"[\s*_$\\({\[`\"']*(?:boxed\{|text\{|choice |option )*[*(\[{]*([A-D])(?![\w'’])(?!\s+(?!is |as |be|since |and )[a-z])"
+LETTER = (r"[\s*_$\\({\[`\"']*(?:boxed\{|text\{|choice |option )*[*(\[{]*([A-D])"
+          r"(?![\w'’])(?!\s+(?!is |as |be|since |and )[a-z])")
 CHOICES = (rf"answer(?: choice| option)?(?: is|:)+(?: the)?{LETTER}",
            rf"\\boxed\{{{LETTER}",
            rf"\b(?:choice|option)(?: is|:)*{LETTER}",
@@ -89,12 +97,13 @@ CHOICES = (rf"answer(?: choice| option)?(?: is|:)+(?: the)?{LETTER}",
 
 
 def letter(reference, text):
-    """Multiple choice: the letter after the last "answer", else in a box, after "option", else alone at a line's start."""
+    """Multiple choice: the letter after the last "answer", else in a box, after "option", alone at a line's start."""
     for pattern in CHOICES:
         found = re.findall(pattern, text, re.I if pattern != CHOICES[-1] else 0)
         if found:
             break
-    return Grade(float(bool(found) and found[-1].upper() == reference), f"answered {found[-1:] or None}, right is {reference}")
+    return Grade(float(bool(found) and found[-1].upper() == reference),
+                 f"answered {found[-1:] or None}, right is {reference}")
 
 
 # ---- summaries, open answers ----------------------------------------------------------------------
@@ -125,7 +134,7 @@ def open_ended(reference, text):
 
 
 def measures(text):
-    """What can be said of an open answer without a reference: words, distinct-1 and -2 (Li et al. 2016), repetition.
+    """What can be said of an open answer by itself: words, distinct-1 and -2 (Li et al. 2016), repetition.
 
     repetition is the share of 4-grams that had been there before; shares of nothing are NaN.
     """
@@ -140,7 +149,8 @@ def measures(text):
 def extract_code(text, name):
     """The code of a chat answer: its fenced block that defines `name`, else its first block, else from the first
     line that looks like Python, else the text as it is (a bare continuation)."""
-    blocks = [textwrap.dedent(b) for b in re.findall(r"^[ \t]*```\w*[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", text, re.S | re.M)]
+    blocks = re.findall(r"^[ \t]*```\w*[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", text, re.S | re.M)
+    blocks = [textwrap.dedent(b) for b in blocks]
     if blocks:
         return next((b for b in blocks if f"def {name}" in b), blocks[0])
     begin = re.search(r"^(?:(?:from|import|def|class) |@)", text, re.M)
@@ -148,7 +158,7 @@ def extract_code(text, name):
 
 
 def humaneval(reference, text):
-    """HumanEval: the answer passes all tests (Chen et al. 2021). An answer without the function continues the prompt."""
+    """HumanEval: the answer passes all tests (Chen et al. 2021); one without the function continues the prompt."""
     prompt, name = reference["prompt"], reference["entry_point"]
     code = extract_code(text, name)
     if f"def {name}" not in code:

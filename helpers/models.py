@@ -210,9 +210,9 @@ def load_pair(name="pocket", *, draft=None, target=None, device="auto", speed="f
     if speed not in ("fast", "plain"):
         raise ValueError(f"speed was {speed!r}; use 'fast' or 'plain' (the readable reference)")
     device = pick_device(device)
-    folders = {"draft": _locate(preset.draft, preset), "target": _locate(preset.target, preset)}
+    folders = {"draft": locate(preset.draft, preset), "target": locate(preset.target, preset)}
     if experts:
-        folders |= {key: _locate(where, preset) for key, where in preset.experts.items()}
+        folders |= {key: locate(where, preset) for key, where in preset.experts.items()}
     tokenizers = {key: _tokenizer(folder) for key, folder in folders.items()}
     check_tokenizers(tokenizers["draft"], tokenizers["target"], folders["draft"], folders["target"])
     vocab = min(AutoConfig.from_pretrained(f).vocab_size for f in folders.values())
@@ -258,7 +258,7 @@ def _preset(name, draft, target):
     return PAIRS[name]
 
 
-def _locate(where, preset):
+def locate(where, preset):
     """A folder of the repository or of the user, or else a hub id."""
     if where.startswith("data/models/"):
         folder = paths.MODELS / Path(where).relative_to("data/models")

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 
 # Okabe & Ito's colour-blind-safe palette, one colour and marker per method, the same in every figure.
@@ -30,6 +30,11 @@ def style():
 def colour(label):
     """A method's colour; labels with a suffix share their method's."""
     return COLOURS.get(label, COLOURS.get(str(label).split(" ")[0], "#555555"))
+
+
+def number(value):
+    """Three significant digits, and all of them before the point: 2,165, 8.58, 0.746."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def band(ax, x, intervals, label, **line):
@@ -124,7 +129,7 @@ def benchmark(table):
         for i, (method, interval) in enumerate(shown.items()):
             bar = [[max(0, interval.estimate - interval.low)], [max(0, interval.high - interval.estimate)]]
             ax.bar(i, interval.estimate, color=colour(method), alpha=0.85, yerr=bar, capsize=4, error_kw={"linewidth": 1.5})
-            ax.text(i, interval.high, f"{interval.estimate:.3g}", ha="center", va="bottom", fontsize=10.5)
+            ax.text(i, interval.high, number(interval.estimate), ha="center", va="bottom", fontsize=10.5)
         ax.set(xticks=range(len(shown)), title=name, ylim=(0, 1.15 * max(i.high for i in shown.values()) or 1))
         ax.set_xticklabels(list(shown), fontsize=10.5)
         ax.grid(axis="x", visible=False)
@@ -140,6 +145,20 @@ def gamma_speed(curves, limit):
         ax.plot([g for g, _ in points], [v for _, v in points], ":", color=colour(label), label=f"{label}: cost model")
     ax.set(xlabel="drafted tokens per round, γ", ylabel="tokens per second", title="Block length and speed", ylim=(0, None))
     ax.legend()
+    return fig
+
+
+def race(speed, peers):
+    """Tokens per second of every contestant, prompts excluded. speed: label -> Interval; peers: labels that are not ours."""
+    fig, ax = plt.subplots(figsize=(8, 0.5 * len(speed) + 1.2))
+    for i, (label, v) in enumerate(speed.items()):
+        ax.barh(i, v.estimate, color="#BBBBBB" if label in peers else colour(label), alpha=0.9,
+                xerr=[[max(0, v.estimate - v.low)], [max(0, v.high - v.estimate)]], capsize=3)
+        ax.text(v.high, i, f"  {number(v.estimate)}", va="center", fontsize=10.5)
+    ax.set(yticks=range(len(speed)), yticklabels=list(speed), xlabel="tokens per second", title="Same weights, same prompts (grey: transformers)",
+           xlim=(0, 1.12 * max(v.high for v in speed.values())))
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
     return fig
 
 
@@ -219,11 +238,11 @@ def pareto_front(points, front):
         ax.errorbar(speed.estimate, accuracy.estimate, color=c, fmt="D" if label.startswith("τ") else MARKERS.get(label, "o"),
                     xerr=[[speed.estimate - speed.low], [speed.high - speed.estimate]], capsize=2, alpha=1 if on else 0.45,
                     yerr=[[accuracy.estimate - accuracy.low], [accuracy.high - accuracy.estimate]], elinewidth=1)
-        ax.annotate(label, (speed.estimate, accuracy.estimate), textcoords="offset points", xytext=(7, 6), fontsize=10,
-                    weight="bold" if on else None)
+        if on:
+            ax.annotate(label, (speed.estimate, accuracy.estimate), textcoords="offset points", xytext=(7, 6), fontsize=11, weight="bold")
     line = [points[label] for label in front]
     ax.plot([s.estimate for s, _ in line], [a.estimate for _, a in line], color="#888888", linewidth=1.2, zorder=0)
-    ax.set(xlabel="tokens per second", ylabel="accuracy", title="Speed against accuracy (bold: on the Pareto front)")
+    ax.set(xlabel="tokens per second", ylabel="accuracy", title="Speed against accuracy (named: on the Pareto front)")
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     return fig
 
@@ -238,7 +257,8 @@ def control_curves(curves):
     fig, ax = plt.subplots(figsize=(7.8, 4.8))
     for family, points in curves.items():
         c, marker = CONTROLS[family]
-        ax.plot([a for a, _ in points], [k for _, k in points], color=c, marker=marker, markersize=5, linewidth=1.6, label=family)
+        ax.plot([a for a, _ in points], [k for _, k in points], color=c, marker=marker, markersize=5, label=family,
+                linewidth=5 if family == "lenience" else 1.6, alpha=0.6 if family == "lenience" else 1)     # the clip lies on it
     ax.set(xlabel="mean acceptance per position", ylabel="mean KL(o‖p), nats", title="What acceptance costs (lower is better)", ylim=(0, None))
     ax.legend(fontsize=9.5)
     return fig
@@ -254,7 +274,8 @@ def matched(table):
             v = row[panel]
             ax.errorbar(v.estimate, i, xerr=[[max(0, v.estimate - v.low)], [max(0, v.high - v.estimate)]], fmt=marker, color=c, capsize=4)
         ax.set(title=panel, yticks=range(len(table)), yticklabels=list(table))
-        ax.invert_yaxis() if ax is axes[0] else None
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    axes[0].invert_yaxis()
     return fig
 
 
@@ -274,18 +295,24 @@ def policies(static, dynamic):
     names = list(next(iter(dynamic.values())))
     axes[1].set(xticks=range(len(names)), title="Each policy, tuned on other problems")
     axes[1].set_xticklabels([n.replace(" ", "\n", 1) for n in names], fontsize=9.5)
+    axes[0].set_ylim(0, 1.1 * max(i.high for found in dynamic.values() for i in found.values()))
     return fig
 
 
 def wasted(table):
     """Drafted tokens thrown away per emitted token, and tokens per round. table: policy -> (wasted, per_round) Intervals."""
-    fig, ax = plt.subplots(figsize=(7.5, 4.2))
-    for i, (name, (waste, per_round)) in enumerate(table.items()):
-        c = sns.color_palette("colorblind", len(table))[i]
-        ax.errorbar(waste.estimate, per_round.estimate, xerr=[[waste.estimate - waste.low], [waste.high - waste.estimate]], color=c,
-                    yerr=[[per_round.estimate - per_round.low], [per_round.high - per_round.estimate]], fmt="o", capsize=3, label=name)
+    fig, ax = plt.subplots(figsize=(9, 4.4))
+    rules, policies = (list(dict.fromkeys(x)) for x in zip(*(name.split(" ", 1) for name in table)))
+    colours = dict(zip(policies, sns.color_palette("colorblind", len(policies))))
+    for name, (waste, per_round) in table.items():
+        rule, policy = name.split(" ", 1)
+        ax.errorbar(waste.estimate, per_round.estimate, xerr=[[waste.estimate - waste.low], [waste.high - waste.estimate]],
+                    yerr=[[per_round.estimate - per_round.low], [per_round.high - per_round.estimate]], color=colours[policy],
+                    fmt=MARKERS.get(rule, "o"), capsize=3)
     ax.set(xlabel="drafted tokens thrown away per emitted token", ylabel="tokens per target call", title="Fewer calls or fewer wasted drafts?")
-    ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(handles=[Line2D([], [], color=c, marker="o", linestyle="none", label=p) for p, c in colours.items()]
+              + [Line2D([], [], color="#555555", marker=MARKERS.get(r, "o"), linestyle="none", label=r) for r in rules],
+              fontsize=10, loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
 
 
@@ -298,9 +325,10 @@ def aggressive(speed, accuracy, rivals):
         for label, pairs in rivals.items():
             ax.axhspan(pairs[i].low, pairs[i].high, color=colour(label), alpha=0.12, linewidth=0)
             ax.axhline(pairs[i].estimate, color=colour(label), linestyle=":", label=f"{label} (no γ)")
-        ax.set(xlabel="drafted tokens per round, γ", title=name, ylim=(0, None))
+        ax.set(xlabel="drafted tokens per round, γ", title=name)
+    axes[0].set_ylim(0, None)
     axes[1].yaxis.set_major_formatter(PercentFormatter(1))
-    axes[0].legend(fontsize=9.5, loc="lower left")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(speed) + len(rivals))
     return fig
 
 

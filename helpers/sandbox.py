@@ -1,10 +1,11 @@
 """Run model-written programs where they can do no harm.
 
-Each answer gets new user, pid, mount, network and ipc namespaces (`unshare`) and an isolated interpreter with an empty
-environment. It sees a root of its own that holds the standard library read-only and a small private folder, has no
-capabilities, and can start no process (seccomp); time, memory and file size are limited. The tests run in another
-process of the same namespaces, which calls the answer's function over a pipe (helpers/sandbox_inside.py), so
-that an answer cannot forge its verdict. When the first process of the pid namespace dies, everything in it does.
+Each answer gets new user, pid, mount, network and ipc namespaces (`unshare`) and an isolated interpreter with
+an empty environment. It sees a root of its own that holds the standard library read-only and a small private
+folder, has no capabilities, and can start no process (seccomp); time, memory and file size are limited. The tests
+run in another process of the same namespaces, which calls the answer's function over a pipe
+(helpers/sandbox_inside.py), so that an answer cannot forge its verdict. When the first process of the pid
+namespace dies, everything in it does.
 """
 import json
 import os
@@ -21,13 +22,15 @@ from typing import NamedTuple
 
 from helpers.progress import track
 
-CPU_S, WALL_S, MEMORY_MB, FILE_MB = 3, 12, 512, 4     # 3 s is the limit of Chen et al. 2021; waiting has a longer one
+# 3 s is the limit of Chen et al. 2021; here it is processor time, and waiting (on a busy machine, say) has a longer one
+CPU_S, WALL_S, MEMORY_MB, FILE_MB = 3, 12, 512, 4
 INSIDE = Path(__file__).with_name("sandbox_inside.py")
-UNSHARE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--net", "--mount", "--ipc")
+UNSHARE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--net", "--mount",
+           "--ipc")
 
 
 class Program(NamedTuple):
-    """Model-written code and what decides about it: `tests` call the function `entry`; `setup` is trusted code before both.
+    """Model-written code and what decides about it: `tests` call the function `entry`; `setup` comes before both.
 
     Without tests a program is right when it runs to its end: then the code itself decides, and can lie.
     """
@@ -47,15 +50,15 @@ def isolation():
 
 
 def execute(program, cpu_s=CPU_S, wall_s=WALL_S):
-    """Run a Program (or a bare string). Returns (ok, detail): ok when it passes its tests and then ends by itself.
+    """Run a Program (or bare code). Returns (ok, detail): ok when it passes its tests and then ends by itself.
 
     cpu_s, wall_s: whole seconds of processor time and of waiting. Refuses to run without namespaces unless
     SP_UNSAFE_EXECUTE=1 says that limits alone will do.
     """
     prefix = isolation()
     if prefix is None and os.environ.get("SP_UNSAFE_EXECUTE") != "1":
-        raise RuntimeError("model-written code cannot be isolated here (Linux with `unshare` and user namespaces is needed); "
-                           "set SP_UNSAFE_EXECUTE=1 to run it with limits on time, memory and files only")
+        raise RuntimeError("model-written code cannot be isolated here (Linux with `unshare` and user namespaces is "
+                           "needed); set SP_UNSAFE_EXECUTE=1 to run it with limits on time, memory and files only")
     return _run(Program(program) if isinstance(program, str) else program, prefix or (), cpu_s, wall_s)
 
 
@@ -63,8 +66,9 @@ def _run(program, prefix, cpu_s, wall_s):
     """One sandbox from start to end; nothing of it is left afterwards."""
     folder = tempfile.mkdtemp(prefix="answer-")
     limits = (int(bool(prefix)), cpu_s, wall_s, MEMORY_MB, FILE_MB)
-    child = subprocess.Popen([*prefix, sys.executable, "-I", "-S", str(INSIDE), *map(str, limits)], stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder, env={}, start_new_session=True)
+    child = subprocess.Popen([*prefix, sys.executable, "-I", "-S", str(INSIDE), *map(str, limits)],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder,
+                             env={}, start_new_session=True)
     try:
         out, error = child.communicate(json.dumps(program._asdict()).encode(), timeout=wall_s)
     except subprocess.TimeoutExpired:
@@ -79,13 +83,14 @@ def _run(program, prefix, cpu_s, wall_s):
             stream.close()
         shutil.rmtree(folder, ignore_errors=True)
     if not out:
-        return False, error.decode(errors="replace").strip().split("\n")[-1] or f"ended with status {child.returncode}"
+        said = error.decode(errors="replace").strip().split("\n")[-1]
+        return False, said or f"ended with status {child.returncode}"
     verdict = json.loads(out)
     return verdict["ok"], verdict["detail"]
 
 
 def execute_many(programs, workers=None):
-    """execute() for many programs, in parallel, under a progress bar; the same order comes back. Equal programs run once."""
+    """execute() for many, in parallel, under a progress bar. The order is kept; equal programs run once."""
     unique = list(dict.fromkeys(programs))
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         verdicts = dict(zip(unique, track(pool.map(execute, unique), "running programs", len(unique))))

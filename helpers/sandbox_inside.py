@@ -1,9 +1,9 @@
 """What runs inside the sandbox: one process holds the tests, another one the model-written code.
 
 Started by helpers/sandbox.py as `python -I -S sandbox_inside.py ISOLATED CPU_S WALL_S MEMORY_MB FILE_MB`.
-The tester forks the answerer before it reads the tests, so the answerer's memory never holds them; from then on
-the two speak over pipes in plain data. The tester calls the answer's function by proxy, and what comes back is
-rebuilt from JSON: an answer cannot reach the checker, the verdict, or an `assert`, only return values.
+The tester forks the answerer before it reads the tests, so the answerer's memory never holds them; from then
+on the two speak over pipes in plain data. The tester calls the answer's function by proxy, and what comes back
+is rebuilt from JSON: an answer cannot reach the checker, the verdict, or an `assert`, only return values.
 Standard input: JSON with `code`, `entry`, `setup`, `tests`. Standard output: JSON with `ok` and `detail`.
 """
 import ctypes
@@ -17,16 +17,18 @@ import sys
 
 REPLY_BYTES = 1 << 22
 PLAIN = (bool, int, float, str, type(None))
-# what an answer may not ask the kernel for: processes, programs, other processes' memory, sockets, mounts, new
-# namespaces, and memory that no limit counts. By name, then the numbers of x86_64 and of aarch64 (None: not there).
-REFUSED = {"fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "ptrace": (101, 117),
-           "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "pidfd_getfd": (438, 438),
-           "socket": (41, 198), "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190), "memfd_create": (319, 279),
-           "io_uring_setup": (425, 425), "mount": (165, 40), "umount2": (166, 39), "open_tree": (428, 428),
-           "move_mount": (429, 429), "fsopen": (430, 430), "mount_setattr": (442, 442), "pivot_root": (155, 41),
-           "chroot": (161, 51), "unshare": (272, 97), "setns": (308, 268), "bpf": (321, 280), "userfaultfd": (323, 282),
-           "perf_event_open": (298, 241), "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219)}
-MACHINES = {"x86_64": (0, 0xC000003E, 56, 126), "aarch64": (1, 0xC00000B7, 220, 91)}  # column, audit arch, clone, capset
+# what an answer may not ask the kernel for: processes, programs, other processes' memory, sockets, mounts,
+# namespaces, memory that no limit counts. The numbers are those of x86_64 and of aarch64 (None: not there).
+REFUSED = {"fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
+           "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "pidfd_getfd": (438, 438),
+           "socket": (41, 198), "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190),
+           "memfd_create": (319, 279), "io_uring_setup": (425, 425), "mount": (165, 40), "umount2": (166, 39), "open_tree": (428, 428),
+           "move_mount": (429, 429), "fsopen": (430, 430), "mount_setattr": (442, 442),
+           "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97), "setns": (308, 268),
+           "bpf": (321, 280), "userfaultfd": (323, 282), "perf_event_open": (298, 241), "add_key": (248, 217), "request_key": (249, 218),
+           "keyctl": (250, 219)}
+# column of the table above, the kernel's name of the architecture, and the calls clone and capset
+MACHINES = {"x86_64": (0, 0xC000003E, 56, 126), "aarch64": (1, 0xC00000B7, 220, 91)}
 ERRNO, ALLOW, KILL = 0x50000, 0x7FFF0000, 0x80000000
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -38,10 +40,10 @@ def must(result, what):
 
 
 def hide_files(file_mb):
-    """A new root: the standard library and shared libraries read-only, a small private folder, nothing else."""
+    """A new root: the standard library and shared libraries read-only, a small private folder, no more."""
     root = os.getcwd()
-    needed = sorted({os.path.abspath(p) for p in (*sys.path, sys.base_prefix + "/lib", "/lib", "/lib64", "/usr/lib", "/usr/lib64")
-                     if os.path.isdir(p)})
+    libraries = (*sys.path, sys.base_prefix + "/lib", "/lib", "/lib64", "/usr/lib", "/usr/lib64")
+    needed = sorted({os.path.abspath(p) for p in libraries if os.path.isdir(p)})
     must(libc.mount(b"tmpfs", root.encode(), b"tmpfs", 6, b"size=1m"), "mount root")
     bound = []
     for path in needed:
@@ -50,9 +52,10 @@ def hide_files(file_mb):
             must(libc.mount(path.encode(), (root + path).encode(), None, 0x5000, None), "bind " + path)
             bound.append(path)
     os.mkdir(root + "/work")
-    read_only = struct.pack("QQQQ", 7, 0, 0, 0)       # read-only, no set-user-id, no devices; on every mount below
+    read_only = struct.pack("QQQQ", 7, 0, 0, 0)       # and no set-user-id, no devices; on every mount below
     must(libc.syscall(442, -100, root.encode(), 0x8000, read_only, 32), "mount_setattr")
-    must(libc.mount(b"tmpfs", (root + "/work").encode(), b"tmpfs", 6, b"size=%dm,nr_inodes=1k" % file_mb), "mount work")
+    size = b"size=%dm,nr_inodes=1k" % file_mb
+    must(libc.mount(b"tmpfs", (root + "/work").encode(), b"tmpfs", 6, size), "mount work")
     os.chroot(root)
     os.chdir("/work")
 
@@ -66,7 +69,7 @@ def drop_rights():
 
 
 def filter_calls():
-    """seccomp: threads yes, processes no (clone needs CLONE_THREAD; clone3 is unknown, so libc asks clone)."""
+    """seccomp: threads yes, processes no (clone needs CLONE_THREAD; clone3 is "unknown": libc then asks clone)."""
     column, arch, clone, _ = MACHINES[platform.machine()]
     refused = [numbers[column] for numbers in REFUSED.values() if numbers[column] is not None]
     n = len(refused)
@@ -81,7 +84,7 @@ def filter_calls():
 
 
 def encode(value):
-    """A value as JSON data: plain ones as they are, containers as [tag, items], all else as an object equal to nothing."""
+    """A value as JSON data: plain as it is, containers as [tag, items], all else as an object equal to nothing."""
     if isinstance(value, PLAIN):
         return value
     if isinstance(value, complex):
@@ -118,7 +121,8 @@ class Wrong(Exception):
 
 def brief(error):
     """An exception in one short line."""
-    return (str(error) if isinstance(error, Wrong) else f"{type(error).__name__}: {error}").split("\n")[0][:200]
+    said = str(error) if isinstance(error, Wrong) else f"{type(error).__name__}: {error}"
+    return said.split("\n")[0][:200]
 
 
 def answer(asked, replies):
@@ -151,7 +155,7 @@ def ask(calls, replies, data):
     calls.flush()
     line = replies.readline(REPLY_BYTES)
     if not line.endswith(b"\n"):
-        raise Wrong("the program ended before its tests did" if len(line) < REPLY_BYTES else "the answer is too long")
+        raise Wrong("the answer is too long" if len(line) == REPLY_BYTES else "the program ended before its tests did")
     reply = json.loads(line)
     if "error" in reply:
         raise Wrong(str(reply["error"]))
@@ -164,7 +168,8 @@ def judge(job, calls, replies, child):
     if job["tests"]:
         scope = {"__name__": "tests"}
         exec(compile(job["setup"], "setup", "exec"), scope)
-        scope[job["entry"]] = lambda *args, **kwargs: ask(calls, replies, {"args": encode(args), "kwargs": encode(kwargs)})
+        scope[job["entry"]] = lambda *args, **kwargs: ask(calls, replies, {"args": encode(args),
+                                                                           "kwargs": encode(kwargs)})
         exec(compile(job["tests"], "tests", "exec"), scope)
     calls.close()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -178,8 +183,8 @@ def main():
     if isolated:
         hide_files(file_mb)
         drop_rights()
-    for what, limit in (("CPU", cpu_s), ("AS", memory_mb << 20), ("FSIZE", file_mb << 20), ("NOFILE", 32), ("CORE", 0),
-                        *((("NPROC", 64),) if isolated else ())):
+    limits = {"CPU": cpu_s, "AS": memory_mb << 20, "FSIZE": file_mb << 20, "NOFILE": 32, "CORE": 0}
+    for what, limit in (limits | ({"NPROC": 64} if isolated else {})).items():
         resource.setrlimit(getattr(resource, "RLIMIT_" + what), (limit, limit))
     to_answerer, from_answerer = os.pipe(), os.pipe()
     child = os.fork()
