@@ -72,7 +72,7 @@ def difference(frame, value, method, baseline):
 
 def _widened(interval):
     """Where all problems agree a bootstrap has no width; n problems alike still leave 1 - 0.025^(1/n) unseen (Clopper-Pearson)."""
-    if interval.high > interval.low:
+    if interval.high - interval.low > 1e-9:      # rounding is no spread
         return interval
     unseen = 1 - 0.025 ** (1 / interval.n)
     return Interval(interval.estimate, interval.estimate - unseen, interval.estimate + unseen, interval.n)
