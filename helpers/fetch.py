@@ -54,6 +54,9 @@ def verify(file, size, sha256):
 def from_hub(repository, name, folder):
     """Download one file from the hub into `folder`; True when it worked."""
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import logging
+    logging.set_verbosity_error()       # it would report each of its retries
+    print(f"asking the hub for {name}", flush=True)
     try:
         hf_hub_download(repository, name, local_dir=folder)
         return True
