@@ -8,21 +8,19 @@ import warnings
 import torch
 import torch.nn.functional as F
 
-from helpers.models import PlainBody
-
-FAMILY = ("qwen2", "llama", "mistral")
 SMALL = 1 << 20     # weights below this many numbers sit in the cache: packing them gains nothing
 
 
-def body(model, role):
-    """The fastest exact body for this model: ours for the Qwen2/Llama family, else transformers' modules."""
-    return CompactBody(model, role) if model.config.model_type in FAMILY else PlainBody(model)
+def fits(config):
+    """Whether CompactBody computes this architecture: the Qwen2/Llama family without sliding windows."""
+    windows = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    return config.model_type in ("qwen2", "llama", "mistral") and config.hidden_act == "silu" and not windows
 
 
-def linear(weight, bias, kind):
-    """A function x -> x W^T + b. kind: 'plain', 'fp16' (weights rounded to fp16) or 'int8' (rows scaled)."""
+def linear(weight, bias, kind, dtype=torch.float32):
+    """A function x -> x W^T + b. kind: 'plain' (in `dtype`), 'fp16' (weights rounded to it) or 'int8' (rows scaled)."""
     if kind == "plain":
-        weight, bias = weight.detach(), None if bias is None else bias.detach()
+        weight, bias = weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype)
         return lambda x: F.linear(x, weight, bias)
     if kind == "fp16":
         packed = torch.ops.quantized.linear_prepack_fp16(weight.float(), None if bias is None else bias.float())
@@ -39,43 +37,44 @@ def linear(weight, bias, kind):
 class CompactBody:
     """Decoder-only transformer of the Qwen2/Llama family: RMSNorm, rotary attention, SwiGLU. No autograd."""
 
-    def __init__(self, model, role):
+    def __init__(self, model, role, dtype):
         self.config = config = model.config
         self.generation_eos = model.generation_config.eos_token_id
         base, device = model.model, model.device
         large = device.type == "cpu" and base.embed_tokens.weight.numel() > SMALL * 16
         kind = {"target": "fp16", "draft": "int8"}[role] if large else "plain"
-        self.bytes_per_weight = {"fp16": 2, "int8": 1}.get(kind, base.embed_tokens.weight.element_size())
+        self.bytes_per_weight = {"fp16": 2, "int8": 1}.get(kind, dtype.itemsize)
         self.dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.eps = config.rms_norm_eps
-        self.embedding = base.embed_tokens.weight.detach()
-        self.layers = []
-        for layer in base.layers:
-            a, m = layer.self_attn, layer.mlp
-            qkv = [a.q_proj, a.k_proj, a.v_proj]
-            bias = None if a.q_proj.bias is None else torch.cat([p.bias for p in qkv])
-            self.layers.append((
-                layer.input_layernorm.weight.detach(), linear(torch.cat([p.weight for p in qkv]), bias, kind),
-                linear(a.o_proj.weight, a.o_proj.bias, kind), layer.post_attention_layernorm.weight.detach(),
-                linear(torch.cat([m.gate_proj.weight, m.up_proj.weight]), None, kind),
-                linear(m.down_proj.weight, None, kind)))
-            layer.self_attn = layer.mlp = None      # the packed copy replaces the original: one copy in memory
-        self.norm = base.norm.weight.detach()
-        self.head = linear(model.lm_head.weight, None, kind)
+        self.width, self.eps, self.dtype = (config.hidden_size,), config.rms_norm_eps, dtype
+        self.embedding = base.embed_tokens.weight.detach()      # as it is stored: a row is turned when it is looked up
+        self.layers = [self._pack(layer, kind) for layer in base.layers]
+        self.norm = base.norm.weight.detach().to(dtype)
+        self.head = linear(model.lm_head.weight, None, kind, dtype)
         angle = torch.outer(torch.arange(config.max_position_embeddings, device=device).float(),
                             base.rotary_emb.inv_freq.to(device).float())
         scaling = base.rotary_emb.attention_scaling
-        dtype = self.embedding.dtype
         self.cos = (torch.cat([angle, angle], 1).cos() * scaling).to(dtype)
         self.sin = (torch.cat([-angle, angle], 1).sin() * scaling).to(dtype)    # first half negative: the rotation's sign
+
+    def _pack(self, layer, kind):
+        """One layer as (norm, qkv, out, norm, gate and up, down), the projections that share an input joined."""
+        a, m, dtype = layer.self_attn, layer.mlp, self.dtype
+        qkv = [a.q_proj, a.k_proj, a.v_proj]
+        bias = None if a.q_proj.bias is None else torch.cat([p.bias for p in qkv])
+        packed = (layer.input_layernorm.weight.detach().to(dtype),
+                  linear(torch.cat([p.weight for p in qkv]), bias, kind, dtype),
+                  linear(a.o_proj.weight, a.o_proj.bias, kind, dtype), layer.post_attention_layernorm.weight.detach().to(dtype),
+                  linear(torch.cat([m.gate_proj.weight, m.up_proj.weight]), None, kind, dtype),
+                  linear(m.down_proj.weight, None, kind, dtype))
+        layer.self_attn = layer.mlp = None      # the packed copy replaces the original: one copy in memory
+        return packed
 
     def __call__(self, tokens, memory):
         """tokens (rows, T) -> hidden states (rows, T, hidden size), writing keys and values into `memory`."""
         B, T = tokens.shape
         cos, sin = self.cos[memory.positions][:, :, None], self.sin[memory.positions][:, :, None]
-        x = F.embedding(tokens, self.embedding)
-        width = (self.hidden_size,)
+        x, width = F.embedding(tokens, self.embedding).to(self.dtype), self.width
         turned = self.heads + self.kv_heads
         for i, (norm1, qkv, out, norm2, gate_up, down) in enumerate(self.layers):
             h = qkv(F.rms_norm(x, width, norm1, self.eps)).view(B, T, -1, self.dim)
@@ -88,10 +87,6 @@ class CompactBody:
             gate, up = gate_up(F.rms_norm(x, width, norm2, self.eps)).chunk(2, -1)
             x = x + down(F.silu(gate) * up)
         return F.rms_norm(x, width, self.norm, self.eps)
-
-    @property
-    def hidden_size(self):
-        return self.config.hidden_size
 
     def logits(self, hidden):
         return self.head(hidden)

@@ -226,14 +226,15 @@ def load_pair(name="pocket", *, draft=None, target=None, device="auto", speed="f
 def load_lm(folder, vocab_size, device, speed, role):
     """Load one model as an LM; `role` (draft, target) decides how the fast path packs it."""
     from helpers import fast
-    _check_memory(folder)
+    _check_memory(folder, speed)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
+    packs = speed == "fast" and fast.fits(AutoConfig.from_pretrained(folder))
+    try:        # what is packed anyway is read as it is stored: an fp32 copy of a large model would double the peak of memory
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if packs else dtype).to(device).eval()
     except Exception as error:
         raise RuntimeError(f"the weights in {folder} cannot be read ({type(error).__name__}: {error}); "
                            "they may be truncated: fetch or train them again") from error
-    body = fast.body(model, role) if speed == "fast" else PlainBody(model)
+    body = fast.CompactBody(model, role, dtype) if packs else PlainBody(model)
     return LM(body, vocab_size, device, dtype, str(folder))
 
 
@@ -307,7 +308,7 @@ def _revision(folders):
     return digest.hexdigest()[:16]
 
 
-def _check_memory(folder):
+def _check_memory(folder, speed):
     """Say in a sentence that a model will not fit, before the system kills the process."""
     files = list(Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else []
     info = Path("/proc/meminfo")
@@ -316,7 +317,7 @@ def _check_memory(folder):
     free = next(int(line.split()[1]) for line in info.read_text().splitlines() if line.startswith("MemAvailable")) / 2**20
     index = Path(folder) / "config.json"
     stored = json.loads(index.read_text()).get("dtype", "float32") if index.exists() else "float32"
-    need = sum(f.stat().st_size for f in files) / 2**30 * (2 if "16" in stored else 1) * 1.1
+    need = sum(f.stat().st_size for f in files) / 2**30 * (2 if "16" in stored or speed == "fast" else 1) * 1.1
     if need > free:
-        raise MemoryError(f"{folder} needs about {need:.1f} GiB of memory in fp32 and {free:.1f} GiB are free; "
+        raise MemoryError(f"{folder} needs about {need:.1f} GiB of memory while it is loaded and {free:.1f} GiB are free; "
                           "close other programs or choose a smaller pair")
