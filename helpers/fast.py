@@ -18,20 +18,30 @@ def fits(config):
 
 
 def linear(weight, bias, kind, dtype=torch.float32):
-    """A function x -> x W^T + b. kind: 'plain' (in `dtype`), 'fp16' (weights rounded to it) or 'int8' (rows scaled)."""
+    """A function x -> x W^T + b. kind: 'plain' (in `dtype`), 'fp16' (weights rounded to it) or 'int8'."""
     if kind == "plain":
         weight, bias = weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype)
         return lambda x: F.linear(x, weight, bias)
     if kind == "fp16":
         packed = torch.ops.quantized.linear_prepack_fp16(weight.float(), None if bias is None else bias.float())
         return lambda x: torch.ops.quantized.linear_dynamic_fp16(x, packed)
-    scale = weight.float().abs().amax(1).clamp(min=1e-12) / 127
+    ends = torch.tensor([1.0, -1.0] + [0.0] * 6)      # in columns without weight: they fix the range of every row
+    weight = F.pad(weight.float(), (0, len(ends)))
+    scale = weight.abs().amax(1).clamp(min=1e-12) / 127
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)    # deprecated from some later torch on; the pinned one has no other int8
-        rounded = torch.quantize_per_channel(weight.float(), scale.double(), torch.zeros(len(scale), dtype=torch.int64), 0,
-                                             torch.qint8)
-    packed = torch.ops.quantized.linear_prepack(rounded, None if bias is None else bias.float())
-    return lambda x: torch.ops.quantized.linear_dynamic(x, packed, True)
+        rounded = torch.quantize_per_channel(weight, scale.double(), torch.zeros(len(scale), dtype=torch.int64), 0, torch.qint8)
+    packed = torch.ops.quantized.linear_prepack(rounded, None)
+
+    def int8(x):
+        if len(x) == 1:
+            y = torch.ops.quantized.linear_dynamic(F.pad(x, (0, len(ends))), packed, True)
+        else:       # the operator has one activation scale for all rows: with rows of one range none depends on another
+            size = x.abs().amax(-1, keepdim=True).clamp(min=1e-12)
+            x = torch.cat([x / size, ends.expand(*x.shape[:-1], -1)], -1)
+            y = torch.ops.quantized.linear_dynamic(x, packed, True) * size
+        return y if bias is None else y + bias
+    return int8
 
 
 class CompactBody:

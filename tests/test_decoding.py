@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import ROOT, table, table_pair
 
-from helpers import decoding, rules, tasks
+from helpers import decoding, fast, rules, tasks
 from helpers.methods import (Autoregressive, Confidence, EntropyStop, Fixed, Routed, Selective, Speculative,
                              SqrtEntropyStop)
 from helpers.models import load_pair
@@ -230,6 +230,50 @@ def prompts(pocket):
 
 
 METHODS = [Autoregressive("target"), Selective(0.3), Speculative(), Speculative(rules.SP_entropy(1.0), EntropyStop(6, 0.5), "SP_entropy")]
+
+
+@pytest.fixture(scope="module")
+def packed():
+    """The shipped pair with the packed layers of a large one: an fp16 target and an int8 draft."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fast, "SMALL", 0)
+        pair = load_pair("pocket", device="cpu")
+    assert (pair.target.body.bytes_per_weight, pair.draft.body.bytes_per_weight) == (2, 1)
+    return pair
+
+
+@pytest.mark.parametrize("method", METHODS[2:], ids=lambda m: m.label)
+def test_packed_greedy_equals_the_packed_target(packed, prompts, method):
+    test_greedy_equals_the_target(packed, prompts, method)
+
+
+def test_packed_strict_is_lossless(packed, prompts):
+    """Two hot tokens follow the packed target's joint, by first token and class of the second: chi-square, 0.1 %, fixed seed."""
+    from scipy.stats import chisquare
+    n, target, start, hot, classes = 1500, packed.target, prompts[0], Sampling(2.5), 12
+    answers = decoding.decode(packed, Speculative(policy=Fixed(2)), [start] * n, [(6, i) for i in range(n)], max_new_tokens=2, sampling=hot)
+    with torch.inference_mode():
+        target.start(1, len(start) + 1)
+        first = hot.warp(target.logits(target.forward(torch.tensor([start]), [0]))[0, -1])
+        likely = first.topk(8).indices.tolist()
+        target.start(8, len(start) + 1)
+        second = hot.warp(target.logits(target.forward(torch.tensor([[*start, x] for x in likely]), [0] * 8))[:, -1])
+    want = {(x, c): n * (first[x] * second[i, c::classes].sum()).item() for i, x in enumerate(likely) for c in range(classes)}
+    want = {k: w for k, w in want.items() if w >= 8}
+    counts = {k: sum((a.tokens[0], a.tokens[-1] % classes) == k for a in answers) for k in want}
+    rest = n - sum(counts.values()), n - sum(want.values())
+    assert len(want) > 10
+    assert chisquare([*counts.values(), rest[0]], [*want.values(), rest[1]]).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("method", METHODS[1:], ids=lambda m: m.label)
+def test_a_packed_row_does_not_depend_on_its_neighbours(packed, prompts, method):
+    """Two rows alone and among 24: the same tokens (a single row takes int8's quicker scale, so two are compared)."""
+    keys = [(1, i) for i in range(len(prompts))]
+    together = decoding.decode(packed, method, prompts, keys, max_new_tokens=20)
+    pairs = [decoding.decode(packed, method, prompts[i:i + 2], keys[i:i + 2], max_new_tokens=20) for i in range(0, len(prompts), 2)]
+    same = [a.tokens == b.tokens for a, b in zip(together, [a for two in pairs for a in two])]
+    assert sum(same) >= len(same) - 1
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.label)
