@@ -27,7 +27,7 @@ CLAUSE = r"((?:[^\n.]|\.(?=\d))*)"
 MARKS = (r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)", r"####([^\n]*)", rf"answer is:?{CLAUSE}",
          rf"answer:(?=[^A-Za-z\n]*\d){CLAUSE}")     # "Answer: 3" is a mark, "Answer: Jo has 3 ..." a heading
 REASON = r",(?!\s*\d)|(?<=\w) \(| because| since| which| so "
-# what makes a number after a mark the first part of something else: 9 x 2, 3 1/2, 12,34, 18 or 20, 10^3, 2\sqrt{3}, 18 thousand
+# what makes a number after a mark a part of something else: 9 x 2, 3 1/2, 12,34, 18 or 20, 10^3, 2\sqrt{3}, 18 thousand
 GOES_ON = r"(?:,|\s+\d+\s*/|\s+or\s+|\s*(?:[-+/^x×÷]|\\times|\\cdot|\\div))\s*[\d.(]|\s*\\(?:sqrt|pi)|\s*\^|k\b|e\d" \
     r"|\s*(?:hundred|thousand|million|billion|dozen)\b"
 
@@ -84,7 +84,8 @@ def last_boxes(text):
             depth += {"{": 1, "}": -1}.get(text[end], 0) * (text[end - 1] != "\\")
             end += 1
         if not depth:
-            together = boxes and re.fullmatch(r"[\s$,]*(?:and|or)?[\s$]*(?:\w\s*=\s*)?", text[boxes[-1][1]:begin.start()])
+            between = text[boxes[-1][1] if boxes else 0:begin.start()]
+            together = boxes and re.fullmatch(r"[\s$,]*(?:and|or)?[\s$]*(?:\w\s*=\s*)?", between)
             boxes = [*(boxes if together else ()), (text[begin.end():end - 1], end)]
     return ", ".join(content for content, _ in boxes) if boxes else None
 
@@ -129,7 +130,8 @@ def exact_match(aliases, text):
 # An article is no choice: in "the answer is a landlord" and "Answer: A court may" the letter begins a phrase.
 # Neither is one of several: "A or B", "(A) and (B)".
 LETTER = (r"[\s*_$\\({\[`\"']*(?:boxed\{|text\{|choice |option )*[*(\[{]*([A-D])"
-          r"(?![\w'’])(?!\s+(?!is |as |be|since |and )[a-z])(?![)\]}*.$\s]*(?:and|or|[,;/|&])\s*[(\[*]*(?-i:[A-D])\b)")
+          r"(?![\w'’])(?!\s+(?!is |as |be|since |and )[a-z])"
+          r"(?![)\]}*.$\s]*(?:and|or|[,;/|&])\s*[(\[*]*(?-i:[A-D])\b)")
 CHOICES = (rf"answer(?: choice| option)?(?: is|:)+(?: the)?{LETTER}",
            rf"\\boxed\{{{LETTER}",
            rf"\b(?:choice|option)(?: is|:)+{LETTER}")
