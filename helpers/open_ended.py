@@ -1,4 +1,4 @@
-"""Open answers (mt_bench, alpaca_eval): every turn of a conversation, reference-free measures, and a judge if there is one.
+"""Open answers (mt_bench, alpaca_eval): every turn of a conversation, measures without a reference, a judge if any.
 
 Measures say how an answer reads, not whether it is right: perplexity under the target, words, distinct-n (Li et al.
 2016), repetition. Only a judge compares, method against baseline on the same problem and seed (helpers/judge.py).
@@ -31,7 +31,7 @@ def converse(pair, methods, problems, seeds=(0,), *, sampling=Sampling()):
 
 
 def measure(pair, rows, asked):
-    """The rows with the columns MEASURES; perplexity is exp of the mean -log p of the answer's tokens under the target."""
+    """The rows with the columns MEASURES; perplexity is exp(mean -log p) under the target, unwarped."""
     problems = [asked[key] for key in zip(rows.method, rows.seed, rows.problem_id)]
     surprise = []
     for frame, _, _, _, p, _ in probes.read(pair, problems, list(rows.tokens)):
@@ -43,9 +43,9 @@ def measure(pair, rows, asked):
 
 
 def wins(rows, asked, method, baseline):
-    """Share of answers of `method` that the judge prefers to `baseline`'s on the first turn, ties a half. Returns Interval.
+    """Share of first answers of `method` that the judge prefers to `baseline`'s, ties a half. Returns Interval.
 
-    Later turns are left out: the two conversations differ by then. NO_JUDGE where none is configured or none gave a verdict.
+    Later turns are left out: the conversations differ by then. NO_JUDGE where none is configured or gave a verdict.
     """
     if not judge.configured():
         return stats.NO_JUDGE
@@ -59,9 +59,10 @@ def wins(rows, asked, method, baseline):
 def table(pair, rows, asked, baseline="AS_large"):
     """One row per method: means of MEASURES over problems, and how often the judge prefers it, or 'no judge'."""
     rows, out = measure(pair, rows, asked), {}
-    rows = rows.assign(problem_id=rows.problem_id.str.split("/turn").str[0])       # turns of one conversation belong together
+    rows = rows.assign(problem_id=rows.problem_id.str.split("/turn").str[0])    # the turns of one conversation go together
     for method in rows.method.unique():
         means = rows[rows.method == method].groupby("problem_id")[list(MEASURES)].mean().dropna()
         out[method] = {m: stats.bootstrap(means[m]).show(2) for m in MEASURES}
-        out[method][f"preferred to {baseline}"] = "–" if method == baseline else wins(rows, asked, method, baseline).show(2)
-    return pd.DataFrame(out).T
+        if method != baseline:
+            out[method][f"preferred to {baseline}"] = wins(rows, asked, method, baseline).show(2)
+    return pd.DataFrame(out).T.fillna("–")

