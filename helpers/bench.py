@@ -138,15 +138,10 @@ def weight_bytes(lm):
 def limits(pair, rows, gammas):
     """Achieved ÷ cost-model limit of each speculative method, and ÷ bandwidth limit of AS_large. Returns {label: value}."""
     context = int(rows.prompt_tokens.mean() + rows.n_tokens.mean() / 2)
-    forward = experiments.forward_times(pair, context, sorted({1, *(g + 1 for g in gammas.values())})).set_index(["model", "width"]).seconds
-    found = {}
-    for label, gamma in gammas.items():
-        part = rows[rows.method == label]
-        per_round, drafted = part.n_tokens.sum() / part.target_calls.sum(), part.drafted.sum() / part.target_calls.sum()
-        limit = stats.tokens_per_second(per_round, drafted, forward["draft", 1], forward["target", gamma + 1])
-        found[label] = part.n_tokens.sum() / part.decode_s.sum() / limit
-    large = rows[rows.method == "AS_large"]
-    found["AS_large, of the bandwidth"] = large.n_tokens.sum() / large.decode_s.sum() * weight_bytes(pair.target) / bandwidth(pair.device)
+    forward = experiments.forward_times(pair, context, range(1, max(gammas.values()) + 2))
+    speed = {m: part.n_tokens.sum() / part.decode_s.sum() for m, part in rows.groupby("method")}
+    found = {m: speed[m] / stats.cost_limit(rows[rows.method == m], forward) for m in gammas}
+    found["AS_large, of the bandwidth"] = speed["AS_large"] * weight_bytes(pair.target) / bandwidth(pair.device)
     return found
 
 

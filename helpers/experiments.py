@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from helpers import paths, tasks
+from helpers import judge, paths, tasks
 from helpers.decoding import decode
 from helpers.methods import Speculative
 from helpers.progress import track
@@ -45,7 +45,8 @@ def run(pair, methods, problems, seeds=(0,), *, sampling=Sampling(), batch_size=
 def _chunk(pair, method, jobs, sampling, trace, max_new_tokens):
     """One batch: from the cache when everything that determines it is the same, else decoded and kept."""
     limit = max_new_tokens or max(p.max_new_tokens for _, p in jobs)
-    facts = [code_version(), pair.revision, pair.speed, str(pair.device), method, sampling, trace, limit, jobs]
+    facts = [code_version(), pair.revision, pair.speed, str(pair.device), method, sampling, trace, limit, jobs,
+             judge.configured()]
     file = paths.CACHE / "runs" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.pkl"
     if file.exists():
         return pd.read_pickle(file)
@@ -54,7 +55,8 @@ def _chunk(pair, method, jobs, sampling, trace, max_new_tokens):
     answers = decode(pair, method, prompts, [key(*jobs[i]) for i in order], sampling=sampling, max_new_tokens=limit,
                      stop=jobs[0][1].stop, trace=trace)
     grades = tasks.grade_many([(jobs[i][1], a.text) for i, a in zip(order, answers)])
-    rows = pd.DataFrame([_row(pair, method, *jobs[i], a, g, sampling, limit) for i, a, g in zip(order, answers, grades)])
+    rows = pd.DataFrame([_row(pair, method, *jobs[i], a, g, sampling, limit)
+                         for i, a, g in zip(order, answers, grades)])
     traces = pd.concat([a.trace.assign(problem_id=jobs[i][1].id, seed=jobs[i][0], method=method.label)
                         for i, a in zip(order, answers)], ignore_index=True) if trace else None
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -70,8 +72,8 @@ def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), ma
     that a stall of the machine does not decide. Finished problems are kept while the run is under
     way, so that an interrupted run continues; a completed run forgets them, so that the next measures anew.
     """
-    facts = [code_version(), pair.revision, pair.speed, str(pair.device), methods, sampling, seed, repeats, max_new_tokens,
-             problems]
+    facts = [code_version(), pair.revision, pair.speed, str(pair.device), methods, sampling, seed, repeats,
+             max_new_tokens, problems]
     file = paths.CACHE / "timed" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.pkl"
     file.parent.mkdir(parents=True, exist_ok=True)
     done = pd.read_pickle(file) if file.exists() else []
@@ -126,9 +128,11 @@ def _row(pair, method, seed, problem, answer, grade, sampling, limit):
         "pair": pair.name, "task": problem.task, "problem_id": problem.id, "seed": seed, "method": method.label,
         "rule": repr(rule) if rule else "", "gamma": getattr(policy, "gamma", 0),
         "tau": getattr(rule, "tau", getattr(method, "tau", float("nan"))), "temperature": sampling.temperature,
-        "max_new_tokens": limit, "n_tokens": len(answer.tokens), "finish": answer.finish, "target_calls": answer.target_calls,
-        "draft_calls": answer.draft_calls, "drafted": answer.drafted, "accepted": answer.accepted, "rescued": answer.rescued,
-        "switches": answer.switches, "caught_up": answer.caught_up, "score": grade.score if grade else float("nan"), "prefill_s": answer.prefill_s, "seconds": answer.seconds, "draft_s": answer.draft_s,
+        "max_new_tokens": limit, "n_tokens": len(answer.tokens), "finish": answer.finish,
+        "target_calls": answer.target_calls, "draft_calls": answer.draft_calls, "drafted": answer.drafted,
+        "accepted": answer.accepted, "rescued": answer.rescued, "switches": answer.switches,
+        "caught_up": answer.caught_up, "score": grade.score if grade else float("nan"),
+        "prefill_s": answer.prefill_s, "seconds": answer.seconds, "draft_s": answer.draft_s,
         "verify_s": answer.verify_s, "host_s": answer.host_s, "text": answer.text, "tokens": answer.tokens,
     } | provenance(pair)
 
@@ -142,10 +146,11 @@ def _tidy(rows):
 
 @cache
 def code_version():
-    """Checksum of the code that a decoded answer depends on."""
+    """Checksum of the code that a decoded and graded answer depends on."""
     here = Path(__file__).parent
-    names = ("rules.py", "models.py", "fast.py", "sampling.py", "methods.py", "rows.py", "decoding.py", "experiments.py",
-             "probes.py", "tasks.py", "grading.py", "pocket/corpus.py")
+    names = ("rules.py", "models.py", "fast.py", "sampling.py", "methods.py", "rows.py", "decoding.py",
+             "experiments.py", "probes.py", "tasks.py", "grading.py", "judge.py", "sandbox.py",
+             "sandbox_inside.py", "pocket/corpus.py")
     return hashlib.sha256(b"".join((here / n).read_bytes() for n in names)).hexdigest()[:12]
 
 

@@ -4,6 +4,7 @@
 arguments beside the results, in data/results/PAIR/figures/: JSON, with tables as parquet.
 """
 import json
+from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,7 @@ def _encode(value, file):
         value.to_parquet(file, index=False)
         return {"table": file.name}
     if isinstance(value, Interval):
-        return {"interval": [_encode(v, file) for v in (value.estimate, value.low, value.high, value.n)]}
+        return {"interval": [_encode(v, file) for v in astuple(value)]}
     if isinstance(value, dict):
         return {"dict": [[_encode(k, file), _encode(v, file)] for k, v in value.items()]}
     if isinstance(value, (list, tuple, np.ndarray, pd.Series)):

@@ -24,17 +24,38 @@ class Grade(NamedTuple):
 
 NUMBER = r"(?:(?<![\w)\]])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\w)\.\d+"
 CLAUSE = r"((?:[^\n.]|\.(?=\d))*)"
-MARKS = (r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)", r"####([^\n]*)", rf"answer[*_]* is:?{CLAUSE}",
-         rf"answer[*_]*:(?=[^A-Za-z\n]*\d){CLAUSE}")     # "Answer: 3" is a mark, "Answer: Jo has 3 ..." a heading
-REASON = r",(?!\d)|(?<=\w) \(| because| since| which| so "
+MARKS = (r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)", r"####([^\n]*)", rf"answer is:?{CLAUSE}",
+         rf"answer:(?=[^A-Za-z\n]*\d){CLAUSE}")     # "Answer: 3" is a mark, "Answer: Jo has 3 ..." a heading
+REASON = r",(?!\s*\d)|(?<=\w) \(| because| since| which| so "
+# what makes a number after a mark a part of something else: 9 x 2, 3 1/2, 12,34, 18 or 20, 10^3, 2\sqrt{3}, 18 thousand
+GOES_ON = r"(?:,|\s+\d+\s*/|\s+or\s+|\s*(?:[-+/^x×÷]|\\times|\\cdot|\\div))\s*[\d.(]|\s*\\(?:sqrt|pi)|\s*\^|k\b|e\d" \
+    r"|\s*(?:hundred|thousand|million|billion|dozen)\b"
+
+
+def tidy(text):
+    """Text in which numbers are plain: no Markdown, $, LaTeX spacing or Unicode minus; \\frac{a}{b} is a/b."""
+    text = re.sub(r"(?<=\d)\s*(?<!\*)\*(?!\*)\s*(?=\d)", " x ", text.replace("−", "-").replace("–", " - "))
+    text = re.sub(r"\\[$!,;: ]|\$", "", re.sub(r"[*_`]", " ", text.replace("{,}", ",")))
+    text = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", text)
+    return re.sub(r"(?<=\d)-", " - ", re.sub(r"\s+:", ":", text))       # 20-5 is a difference
 
 
 def numbers(text):
-    """All numbers of a text as floats: thousands' commas, $, LaTeX spacing and Unicode minus are understood."""
-    text = text.replace("−", "-").replace("–", " - ").replace("{,}", ",")
-    text = re.sub(r"\\[$!,;: ]|\$", "", re.sub(r"[*_`]", " ", text))
-    text = re.sub(r"(?<=\d)-", " - ", text)         # 20-5 is a difference
-    return [float(n.replace(",", "")) for n in re.findall(NUMBER, text)]
+    """All numbers of a text as floats, with thousands' commas understood."""
+    return [float(n.replace(",", "")) for n in re.findall(NUMBER, tidy(text))]
+
+
+def _claimed(clause):
+    """The number that a clause after an answer mark claims: NaN for an expression, None where there is no number.
+
+    A quotient has its value; any other unfinished sum is no answer, whatever its first number is.
+    """
+    clause = re.split(REASON, clause)[0].split("=")[-1]
+    found = re.search(rf"({NUMBER})(?:\s*/\s*({NUMBER}))?", clause)
+    if not found:
+        return None
+    top, bottom = (float(n.replace(",", "")) if n else 1.0 for n in found.groups())
+    return _math.nan if not bottom or re.match(GOES_ON, clause[found.end():]) else top / bottom
 
 
 def last_number(reference, text):
@@ -42,10 +63,11 @@ def last_number(reference, text):
 
     Marks are `####`, a box, "the answer is", "Answer:". In "the answer is 20 - 2 = 18" the result counts.
     """
-    right, found = numbers(reference.split("####")[-1])[-1], numbers(text)[-1:]
+    right, text = numbers(reference.split("####")[-1])[-1], tidy(text)
+    found = numbers(text)[-1:]
     for mark in re.finditer("|".join(MARKS), text, re.I):
-        said = re.split(REASON, next(g for g in mark.groups() if g is not None))[0]
-        found = numbers(said.split("=")[-1])[:1] or found
+        claim = _claimed(next(g for g in mark.groups() if g is not None))
+        found = [claim] if claim is not None else found
     if not found:
         return Grade(0.0, f"no number, right is {right:g}")
     return Grade(float(abs(found[0] - right) < 1e-6), f"answered {found[0]:g}, right is {right:g}")
@@ -53,12 +75,29 @@ def last_number(reference, text):
 
 # ---- mathematics (MATH) ---------------------------------------------------------------------------
 
+def last_boxes(text):
+    """The content of the last \boxed{}, with those that only "and", "or" or a comma parts from it; None without any."""
+    boxes = []
+    for begin in re.finditer(r"\\boxed\s*\{", text):
+        depth, end = 1, begin.end()
+        while depth and end < len(text):
+            depth += {"{": 1, "}": -1}.get(text[end], 0) * (text[end - 1] != "\\")
+            end += 1
+        if not depth:
+            between = text[boxes[-1][1] if boxes else 0:begin.start()]
+            together = boxes and re.fullmatch(r"[\s$,]*(?:and|or)?[\s$]*(?:\w\s*=\s*)?", between)
+            boxes = [*(boxes if together else ()), (text[begin.end():end - 1], end)]
+    return ", ".join(content for content, _ in boxes) if boxes else None
+
+
 def math(reference, text):
-    """MATH: the boxed answer equals the reference up to form, by math-verify."""
+    """MATH: the last box (Hendrycks et al. 2021), else the last expression, equals the reference by math-verify."""
     from math_verify import parse, verify
     # its clock is a signal, which only the main thread may set
     clock = 5 if threading.current_thread() is threading.main_thread() else None
-    right, said = (parse(t, parsing_timeout=clock) for t in (f"${reference}$", text))
+    boxed = last_boxes(text)
+    said = text if boxed is None else f"\\boxed{{{boxed}}}"
+    right, said = (parse(t, parsing_timeout=clock) for t in (f"${reference}$", said))
     return Grade(float(verify(right, said, timeout_seconds=clock)), f"right is {reference}")
 
 
@@ -66,8 +105,9 @@ def math(reference, text):
 
 def normalise(text):
     """SQuAD normalisation: lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016)."""
-    text = "".join(c for c in text.lower() if c not in string.punctuation + "‘’´“”")
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+    words = "".join(c for c in text.lower() if c not in string.punctuation + "‘’´“”")
+    # where nothing is left ("---", "The The") the text stands for itself: else an empty answer would equal it
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", words).split()) or text.strip().lower()
 
 
 def f1(alias, answer):
@@ -88,20 +128,26 @@ def exact_match(aliases, text):
 # ---- multiple choice (MMLU) -----------------------------------------------------------------------
 
 # An article is no choice: in "the answer is a landlord" and "Answer: A court may" the letter begins a phrase.
+# Neither is one of several: "A or B", "(A) and (B)".
 LETTER = (r"[\s*_$\\({\[`\"']*(?:boxed\{|text\{|choice |option )*[*(\[{]*([A-D])"
-          r"(?![\w'’])(?!\s+(?!is |as |be|since |and )[a-z])")
+          r"(?![\w'’])(?!\s+(?!is |as |be|since |and )[a-z])"
+          r"(?![)\]}*.$\s]*(?:and|or|[,;/|&])\s*[(\[*]*(?-i:[A-D])\b)")
 CHOICES = (rf"answer(?: choice| option)?(?: is|:)+(?: the)?{LETTER}",
            rf"\\boxed\{{{LETTER}",
-           rf"\b(?:choice|option)(?: is|:)*{LETTER}",
-           r"(?m)^[\s*(\[]*([A-D])(?:[).:\]*]+(?=\s|$)|\s*$)")
+           rf"\b(?:choice|option)(?: is|:)+{LETTER}")
+LINE = r"^[\s*(\[]*([A-D])(?:[).:\]*]+(?=\s|$)|\s*$)"
+
+
+def _alone(text):
+    """The letter that ends a text on a line of its own, or begins it where no other line begins with another."""
+    last = re.search(r"^[\s*(\[]*([A-D])[).:\]*\s]*\Z", text, re.M)
+    first, lines = re.match(LINE, text, re.M), set(re.findall(LINE, text, re.M))
+    return [last[1]] if last else [first[1]] if first and len(lines) == 1 else []
 
 
 def letter(reference, text):
-    """Multiple choice: the letter after the last "answer", else in a box, after "option", alone at a line's start."""
-    for pattern in CHOICES:
-        found = re.findall(pattern, text, re.I if pattern != CHOICES[-1] else 0)
-        if found:
-            break
+    """Multiple choice: the letter after the last "answer", else in a box, after "option is", else standing alone."""
+    found = next((f for f in (re.findall(p, text, re.I) for p in CHOICES) if f), None) or _alone(text)
     return Grade(float(bool(found) and found[-1].upper() == reference),
                  f"answered {found[-1:] or None}, right is {reference}")
 

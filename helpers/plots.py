@@ -127,10 +127,14 @@ def benchmark(table):
     for ax, (panel, name) in zip(axes.flat, PANELS.items()):
         shown = {m: row[panel] for m, row in table.items() if row.get(panel) is not None}
         for i, (method, interval) in enumerate(shown.items()):
+            if interval.estimate != interval.estimate:
+                ax.text(i, 0, "no judge", ha="center", va="bottom", fontsize=10.5)
+                continue
             bar = [[max(0, interval.estimate - interval.low)], [max(0, interval.high - interval.estimate)]]
             ax.bar(i, interval.estimate, color=colour(method), alpha=0.85, yerr=bar, capsize=4, error_kw={"linewidth": 1.5})
             ax.text(i, interval.high, number(interval.estimate), ha="center", va="bottom", fontsize=10.5)
-        ax.set(xticks=range(len(shown)), title=name, ylim=(0, 1.15 * max(i.high for i in shown.values()) or 1))
+        ax.set(xticks=range(len(shown)), title=name,
+               ylim=(0, 1.15 * max((i.high for i in shown.values() if i.high == i.high), default=0) or 1))
         ax.set_xticklabels(list(shown), fontsize=10.5)
         ax.grid(axis="x", visible=False)
     return fig

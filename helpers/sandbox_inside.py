@@ -19,14 +19,14 @@ REPLY_BYTES = 1 << 22
 PLAIN = (bool, int, float, str, type(None))
 # what an answer may not ask the kernel for: processes, programs, other processes' memory, sockets, mounts,
 # namespaces, memory that no limit counts. The numbers are those of x86_64 and of aarch64 (None: not there).
-REFUSED = {"fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
-           "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "pidfd_getfd": (438, 438),
-           "socket": (41, 198), "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190),
-           "memfd_create": (319, 279), "io_uring_setup": (425, 425), "mount": (165, 40), "umount2": (166, 39), "open_tree": (428, 428),
-           "move_mount": (429, 429), "fsopen": (430, 430), "mount_setattr": (442, 442),
-           "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97), "setns": (308, 268),
-           "bpf": (321, 280), "userfaultfd": (323, 282), "perf_event_open": (298, 241), "add_key": (248, 217), "request_key": (249, 218),
-           "keyctl": (250, 219)}
+REFUSED = {
+    "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "ptrace": (101, 117),
+    "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "pidfd_getfd": (438, 438), "socket": (41, 198),
+    "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180), "memfd_create": (319, 279),
+    "io_uring_setup": (425, 425), "mount": (165, 40), "umount2": (166, 39), "open_tree": (428, 428),
+    "move_mount": (429, 429), "fsopen": (430, 430), "mount_setattr": (442, 442), "pivot_root": (155, 41),
+    "chroot": (161, 51), "unshare": (272, 97), "setns": (308, 268), "bpf": (321, 280), "userfaultfd": (323, 282),
+    "perf_event_open": (298, 241), "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219)}
 # column of the table above, the kernel's name of the architecture, and the calls clone and capset
 MACHINES = {"x86_64": (0, 0xC000003E, 56, 126), "aarch64": (1, 0xC00000B7, 220, 91)}
 ERRNO, ALLOW, KILL = 0x50000, 0x7FFF0000, 0x80000000
@@ -128,7 +128,8 @@ def brief(error):
 def answer(asked, replies):
     """The answerer: define the code, then reply to calls until none comes. Runs the hostile code."""
     first = json.loads(asked.readline())
-    scope = {"__name__": "__main__"}
+    module = type(sys)("answer")        # not __main__: what stands under `if __name__ == "__main__"` is no part of it
+    sys.modules["answer"], scope = module, module.__dict__
     try:
         for part in ("setup", "code"):
             exec(compile(first[part], part, "exec"), scope)

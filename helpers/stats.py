@@ -19,12 +19,15 @@ class Interval:
     low: float
     high: float
     n: int
+    missing: str = ""           # why there is no number, shown in its place
 
     def __str__(self):
         return self.show()
 
     def show(self, digits=3, percent=False):
         """'0.412 [0.380, 0.444]', or in per cent; `digits` after the point."""
+        if self.missing:
+            return self.missing
         scale, unit = (100, " %") if percent else (1, "")
         a, b, c = (f"{scale * v:.{digits}f}" for v in (self.estimate, self.low, self.high))
         return f"{a}{unit} [{b}, {c}]"
@@ -58,21 +61,36 @@ def bootstrap(table, statistic=lambda means: means[..., 0], n_boot=4000, seed=0)
     return Interval(estimate, float(low), float(high), n)
 
 
+NO_JUDGE = Interval(float("nan"), float("nan"), float("nan"), 0, "no judge")
+
+
+def graded(frame, value, methods):
+    """The rows of `methods` on problems where each of their answers has a score (open answers need a judge for one)."""
+    part = frame[frame.method.isin(methods)]
+    return part[~part.problem_id.isin(part.problem_id[part[value].isna()])]
+
+
 def mean(frame, value, method):
-    """Mean of a score in [0, 1] for one method, over problems. Returns Interval."""
-    found = _widened(bootstrap(per_problem(frame[frame.method == method], value)))
+    """Mean of a score in [0, 1] for one method, over graded problems. Returns Interval; NO_JUDGE where there are none."""
+    part = graded(frame, value, [method])
+    if part.empty and (frame.method == method).any():
+        return NO_JUDGE
+    found = _widened(bootstrap(per_problem(part, value)))
     return Interval(found.estimate, max(0.0, found.low), min(1.0, found.high), found.n)
 
 
 def difference(frame, value, method, baseline):
-    """Paired mean difference method - baseline of a score in [0, 1]. Returns Interval."""
-    table = per_problem(frame, value)[[method, baseline]]
+    """Paired mean difference method - baseline of a score in [0, 1]. Returns Interval, or NO_JUDGE."""
+    part = graded(frame, value, [method, baseline])
+    if part.empty and {method, baseline} <= set(frame.method):
+        return NO_JUDGE
+    table = per_problem(part, value)[[method, baseline]]
     return _widened(bootstrap(table, lambda m: m[..., 0] - m[..., 1]))
 
 
 def _widened(interval):
     """Where all problems agree a bootstrap has no width; n problems alike still leave 1 - 0.025^(1/n) unseen (Clopper-Pearson)."""
-    if interval.high - interval.low > 1e-9:      # rounding is no spread
+    if interval.high - interval.low > 1e-9:      # rounding of a mean is no width
         return interval
     unseen = 1 - 0.025 ** (1 / interval.n)
     return Interval(interval.estimate, interval.estimate - unseen, interval.estimate + unseen, interval.n)
@@ -177,6 +195,17 @@ def tokens_per_second(per_round, gamma, t_draft, t_verify):
     return per_round / (gamma * t_draft + t_verify)
 
 
+def cost_limit(rows, forward):
+    """Tokens per second that the cost model allows one speculative method, from its measured rounds.
+
+    rows: untraced generations of the method; forward: experiments.forward_times, interpolated at the mean block.
+    """
+    rounds, t = rows.target_calls.sum(), forward.set_index(["model", "width"]).seconds
+    drafted = rows.drafted.sum() / rounds
+    verify = np.interp(drafted + 1, t["target"].index, t["target"])
+    return float(tokens_per_second(rows.n_tokens.sum() / rounds, drafted, t["draft", 1], verify))
+
+
 # ---- verdicts ---------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
@@ -200,6 +229,8 @@ def verdict(interval, above=None, below=None, within=None):
     """
     if sum(x is not None for x in (above, below, within)) != 1:
         raise ValueError("a verdict needs exactly one of above=, below=, within=")
+    if interval.missing:
+        return Verdict(f"undecided: {interval.missing}", interval, float("nan"))
     if within is not None:
         inside, outside = max(abs(interval.low), abs(interval.high)) < within, interval.low > within or interval.high < -within
         threshold, distance = within, abs(within - abs(interval.estimate))

@@ -64,15 +64,15 @@ def _shots(pairs, ask):
 
 # Four of the eight chain-of-thought exemplars of Wei et al. 2022 (arXiv 2201.11903, table 20).
 GSM8K_SHOTS = (
-    ("There are 15 trees in the grove. Grove workers will plant trees in the grove today. After they are done, there will be "
-     "21 trees. How many trees did the grove workers plant today?",
+    ("There are 15 trees in the grove. Grove workers will plant trees in the grove today. After they are done, there "
+     "will be 21 trees. How many trees did the grove workers plant today?",
      "There are 15 trees originally. Then there were 21 trees after some more were planted. So there must have been "
      "21 - 15 = 6. The answer is 6."),
     ("If there are 3 cars in the parking lot and 2 more cars arrive, how many cars are in the parking lot?",
      "There are originally 3 cars. 2 more cars arrive. 3 + 2 = 5. The answer is 5."),
     ("Leah had 32 chocolates and her sister had 42. If they ate 35, how many pieces do they have left in total?",
-     "Originally, Leah had 32 chocolates. Her sister had 42. So in total they had 32 + 42 = 74. After eating 35, they had "
-     "74 - 35 = 39. The answer is 39."),
+     "Originally, Leah had 32 chocolates. Her sister had 42. So in total they had 32 + 42 = 74. After eating 35, they "
+     "had 74 - 35 = 39. The answer is 39."),
     ("Olivia has $23. She bought five bagels for $3 each. How much money does she have left?",
      "Olivia had 23 dollars. 5 bagels for 3 dollars each will be 5 x 3 = 15 dollars. So she has 23 - 15 dollars left. "
      "23 - 15 = 8. The answer is 8."),
@@ -85,8 +85,9 @@ QA_SHOTS = (("Who wrote the novel Pride and Prejudice?", "Jane Austen"),
             ("Which sport is played at Wimbledon?", "tennis"))
 QA = "Answer with a name or a few words only.\n{}"
 # The wording of OpenAI's simple-evals.
-CHOICE = ("Answer the following multiple choice question. The last line of your response should be of the following format: "
-          "'Answer: $LETTER' (without quotes) where LETTER is one of ABCD. Think step by step before answering.\n\n{}\n\n{}")
+CHOICE = ("Answer the following multiple choice question. The last line of your response should be of the following "
+          "format: 'Answer: $LETTER' (without quotes) where LETTER is one of ABCD. Think step by step before answering."
+          "\n\n{}\n\n{}")
 COMPLETE = "Complete this function. Answer with the whole function in one code block.\n```python\n{}```"
 
 
@@ -99,44 +100,62 @@ def _law(row):
     return [user(CHOICE.format(row["question"], choices))]
 
 
+def _solution(row):
+    """gsm8k's reference, which the grader reads after ####."""
+    if not grading.numbers(row["answer"].split("####")[-1]):
+        raise ValueError("its answer ends without a number")
+    return row["answer"]
+
+
+def _some(aliases):
+    """The accepted answers, of which there must be one."""
+    if not aliases or isinstance(aliases, str):
+        raise ValueError("it has no list of answers")
+    return list(aliases)
+
+
 def _first_turn(row):
     return [user(row["turns"][0])]
 
 
 TASKS = {
     "gsm8k": Task("gsm8k/test.jsonl", dict(path="openai/gsm8k", name="main", split="test"), ("question", "answer"),
-                  lambda r: _shots(GSM8K_SHOTS, r["question"]), lambda r: r["answer"], grading.last_number, 320),
+                  lambda r: _shots(GSM8K_SHOTS, r["question"]), _solution, grading.last_number, 320),
     "math500": Task("math500/test.jsonl", dict(path="HuggingFaceH4/MATH-500", split="test"),
                     ("problem", "answer", "unique_id"),
                     lambda r: [user(f"{r['problem']}\nPut your final answer within \\boxed{{}}.")],
                     lambda r: r["answer"], grading.math, 640, "unique_id"),
     "humaneval": Task("humaneval/HumanEval.jsonl", dict(path="openai/openai_humaneval", split="test"),
                       ("task_id", "prompt", "test", "entry_point"), lambda r: [user(COMPLETE.format(r["prompt"]))],
-                      lambda r: {k: r[k] for k in ("prompt", "test", "entry_point")}, grading.humaneval, 400, "task_id"),
+                      lambda r: {k: r[k] for k in ("prompt", "test", "entry_point")}, grading.humaneval, 400,
+                      "task_id"),
     "mt_bench": Task("mt_bench/question.jsonl", dict(path="HuggingFaceH4/mt_bench_prompts", split="train"),
                      ("turns", "question_id"), _first_turn, lambda r: None, grading.open_ended, 512, "question_id",
                      renamed={"prompt": "turns", "prompt_id": "question_id"}),
     "alpaca_eval": Task("alpaca_eval/alpaca_eval.jsonl",       # `output`: the baseline that a judge compares with
-                        dict(path="json", data_files="hf://datasets/tatsu-lab/alpaca_eval/alpaca_eval.json", split="train"),
+                        dict(path="json", split="train",
+                             data_files="hf://datasets/tatsu-lab/alpaca_eval/alpaca_eval.json"),
                         ("instruction", "output"), lambda r: [user(r["instruction"])], lambda r: r["output"],
                         grading.open_ended, 512),
     "triviaqa": Task("triviaqa/validation.jsonl",
                      dict(path="mandarjoshi/trivia_qa", name="unfiltered.nocontext", split="validation"),
-                     ("question", "answer"), _qa, lambda r: r["answer"]["aliases"], grading.exact_match, 32,
+                     ("question", "answer"), _qa, lambda r: _some(r["answer"]["aliases"]), grading.exact_match, 32,
                      stop=("\n",)),
     "nq_open": Task("nq_open/NQ-open.dev.jsonl", dict(path="google-research-datasets/nq_open", split="validation"),
-                    ("question", "answer"), _qa, lambda r: r["answer"], grading.exact_match, 32, stop=("\n",)),
+                    ("question", "answer"), _qa, lambda r: _some(r["answer"]), grading.exact_match, 32, stop=("\n",)),
     "cnn_dailymail": Task("cnn_dailymail/test.jsonl", dict(path="abisee/cnn_dailymail", name="3.0.0", split="test"),
                           ("article", "highlights", "id"),
-                          lambda r: [user(f"Summarise in three sentences:\n\n{r['article']}")], lambda r: r["highlights"],
-                          grading.rouge_l, 160, "id"),
+                          lambda r: [user(f"Summarise in three sentences:\n\n{r['article']}")],
+                          lambda r: r["highlights"], grading.rouge_l, 160, "id"),
     "spec_bench": Task("spec_bench/question.jsonl",
-                       dict(path="json", split="train", data_files="https://raw.githubusercontent.com/hemingkx/Spec-Bench/"
-                            "main/data/spec_bench/question.jsonl"),
+                       dict(path="json", split="train",
+                            data_files="https://raw.githubusercontent.com/hemingkx/Spec-Bench/main/"
+                            "data/spec_bench/question.jsonl"),
                        ("turns", "category", "question_id"), _first_turn, lambda r: (r["category"], r.get("reference")),
                        grading.spec_bench, 512, "question_id"),
     "law": Task("law/mmlu_professional_law/test.jsonl", dict(path="cais/mmlu", name="professional_law", split="test"),
-                ("question", "choices", "answer"), _law, lambda r: "ABCD"[int(r["answer"])], grading.letter, 320),
+                ("question", "choices", "answer"), _law, lambda r: dict(enumerate("ABCD"))[int(r["answer"])],
+                grading.letter, 320),
 }
 POCKET_TOKENS = {"arithmetic": 80, "algebra": 80, "code": 64, "facts": 32, "news": 40, "stories": 80, "law": 56}
 NAMES = (*(f"pocket-{d}" for d in corpus.DOMAINS), *TASKS)
@@ -167,10 +186,12 @@ def _problem(task, where, identity, row):
     """One row as a Problem; a row that does not fit its task is reported by file and line."""
     entry = TASKS[task]
     try:
+        meta = {k: row[k] for k in ("category", "subject", "level") if k in row}
         return Problem(identity, task, tuple(entry.prompt(row)), entry.reference(row), entry.max_new_tokens, entry.stop,
-                       tuple(row.get("turns", ())[1:]), {k: row[k] for k in ("category", "subject", "level") if k in row})
+                       tuple(row.get("turns", ())[1:]), meta)
     except (TypeError, ValueError, LookupError) as error:
-        raise ValueError(f"{where}: not a row of {task} ({type(error).__name__}: {error}); fetch the file again") from error
+        said = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{where}: not a row of {task} ({said}); fetch the file again") from error
 
 
 def follow(problem, text):
@@ -228,8 +249,9 @@ def _rows(task):
     except Exception as error:
         source = entry.hub.get("data_files", entry.hub["path"])
         raise FileNotFoundError(
-            f"no data for {task}: looked in {tried[0]}, in {tried[1]} and on the hub ({source}: {type(error).__name__}); "
-            f"put the file at data/benchmarks/{entry.file} or set SP_DATA to a folder that has {entry.file}") from error
+            f"no data for {task}: looked in {tried[0]}, in {tried[1]} and on the hub "
+            f"({source}: {type(error).__name__}); put the file at "
+            f"data/benchmarks/{entry.file} or set SP_DATA to a folder that has {entry.file}") from error
     return _checked(task, ((f"{entry.hub['path']}, row {i}", row) for i, row in enumerate(rows)))
 
 
@@ -238,7 +260,7 @@ def _checked(task, rows):
     entry, seen = TASKS[task], {}
     for where, row in rows:
         row = {entry.renamed.get(k, k) if entry.renamed.get(k) not in row else k: v for k, v in row.items()}
-        missing = [f for f in entry.fields if f not in row]
+        missing = [f for f in entry.fields if row.get(f) is None]
         if missing:
             raise ValueError(f"{where}: no field {missing[0]!r} (it has {', '.join(row)}); fetch the file again")
         identity = f"{task}-{row[entry.identity] if entry.identity else _hash(row[entry.fields[0]])}"

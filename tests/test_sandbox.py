@@ -151,6 +151,24 @@ import ctypes
 def solve(n):
     if ctypes.CDLL(None).mount(b'none', b'/work', b'tmpfs', 0, None): raise PermissionError
     return n + 1""",
+    "message queue": """
+import ctypes
+def solve(n):
+    if ctypes.CDLL(None, use_errno=True).mq_open(b'/q', 0o102, 0o600, 0) < 0: raise PermissionError
+    return n + 1""",
+    "tester interrupted": """
+import os, threading
+def interrupt():
+    while True: os.kill(os.getppid(), 2)
+threading.Thread(target=interrupt, daemon=True).start()
+def solve(n):
+    return None""",
+    "a reply of no known kind": r"""
+import gc, io
+def solve(n):
+    pipe, = [t for t in gc.get_objects() if isinstance(t, io.BufferedWriter)]
+    pipe.write(b'{"value": ["__import__", "os"]}\n' * 3 + b'[' * 10**6)
+    return n""",
     "clone3 called by number": """
 import ctypes
 def solve(n):

@@ -111,6 +111,7 @@ DAMAGED = {
     "empty file": (b"", False, r"line 1: the file is empty"),
     "blank lines": (b"\n\n", False, r"the file is empty"),
     "missing field": (jsonl([*ROWS[:2], {"question": "?"}]), False, r"line 3: no field 'answer' \(it has question\)"),
+    "null field": (jsonl([{"question": None, "answer": "#### 1"}]), False, r"line 1: no field 'question'"),
     "wrong encoding": (jsonl(ROWS[:30]) + "{\"question\": \"é\", \"answer\": \"#### 1\"}\n".encode("latin-1"), False,
                        r"line 31: cannot be read \('utf-8' codec"),
     "two bytes a letter": (jsonl(ROWS).decode().encode("utf-16"), False, r"line 1: cannot be read \('utf-8' codec"),
@@ -142,7 +143,9 @@ def test_duplicate_id(data):
 @pytest.mark.parametrize("task, row", [
     ("mt_bench", {"question_id": 1, "turns": []}), ("triviaqa", {"question": "?", "answer": ["x"]}),
     ("law", {"question": "?", "choices": ["a", "b", "c"], "answer": 0}),
-    ("law", {"question": "?", "choices": ["a", "b", "c", "d"], "answer": 4})])
+    ("law", {"question": "?", "choices": ["a", "b", "c", "d"], "answer": 4}),
+    ("law", {"question": "?", "choices": ["a", "b", "c", "d"], "answer": -1}), ("nq_open", {"question": "?", "answer": []}),
+    ("nq_open", {"question": "?", "answer": "Paris"}), ("gsm8k", {"question": "?", "answer": "#### "})])
 def test_row_of_another_shape(data, task, row):
     data(task, jsonl([row]))
     with pytest.raises(ValueError, match=f"line 1: not a row of {task}"):
