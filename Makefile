@@ -10,11 +10,11 @@ READY := $(VENV)/.ready
 export DEVICE
 export JUPYTER_PREFER_ENV_PATH := 1
 .DELETE_ON_ERROR:
-.PHONY: help setup all test lab pocket models readme clean
+.PHONY: help setup all test lab figures bench pocket models readme clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
-	@echo 'all, lab and models take PAIR=, NOTEBOOKS="01 03", PARAMS="-p name value", DEVICE=cpu'
+	@echo 'all takes PAIR=, NOTEBOOKS="01 03" and PARAMS="-p name value"; bench takes PAIR=; both take DEVICE=cpu'
 
 $(READY): requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer was found; install one or set PYTHON=/path/to/python3.11"; exit 1; }
@@ -32,6 +32,13 @@ all: $(READY)  ## execute every notebook in order, in place, and fill in the REA
 
 test: $(READY)  ## unit tests, then every notebook with small parameters, checked by nbval
 	$(PY) -m pytest
+
+figures: $(READY)  ## redraw every figure from data/results, without a model
+	$(PY) -m helpers.figures
+
+bench: $(READY)  ## race our methods against transformers on the same pair (PAIR=)
+	-@$(PY) -m pip install --quiet --disable-pip-version-check -e ".[bench]"
+	$(PY) -m helpers.bench --pair "$(PAIR)" $(PARAMS)
 
 lab: $(READY)  ## open JupyterLab
 	$(PY) -m jupyter lab notebooks

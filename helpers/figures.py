@@ -9,7 +9,7 @@ from dataclasses import astuple
 import numpy as np
 import pandas as pd
 
-from helpers import paths, plots
+from helpers import paths, plots, style
 from helpers.stats import Interval
 
 
@@ -32,7 +32,7 @@ def redraw(file):
 
 
 def _save(function, name, pair, arguments):
-    plots.style()
+    style.use()
     figure = function(**arguments)
     figure.savefig(paths.figures(pair) / f"{name}.png", metadata={"Software": None})    # no dates: same figure, same bytes
     plots.plt.close(figure)

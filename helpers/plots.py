@@ -1,4 +1,4 @@
-"""The house style, and one function per figure. Each takes intervals, lists and small tables, and returns a Figure.
+"""One function per figure, in the house style. Each takes intervals, lists and small tables, and returns a Figure.
 
 Call them through helpers.figures.draw, which keeps what a figure was drawn from.
 """
@@ -8,48 +8,7 @@ import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-
-# Okabe & Ito's colour-blind-safe palette, one colour and marker per method, the same in every figure.
-COLOURS = {"AS_small": "#56B4E9", "AS_large": "#000000", "Selective": "#009E73", "SP": "#0072B2", "SP_entropy": "#D55E00",
-           "SP_entropy+dyn": "#CC79A7", "SP_aggressive": "#E69F00", "Routed": "#B8A900", "random": "#888888",
-           "periodic": "#BBBBBB"}
-MARKERS = {"AS_small": "v", "AS_large": "^", "Selective": "o", "SP": "s", "SP_entropy": "D", "SP_entropy+dyn": "P",
-           "SP_aggressive": "X", "Routed": "*", "random": "x", "periodic": "+"}
-NATS = "draft entropy H(q), nats"
-
-
-def style():
-    """Set matplotlib's defaults to the house style."""
-    plt.rcParams.update({
-        "figure.dpi": 100, "savefig.dpi": 150, "figure.constrained_layout.use": True, "font.size": 12, "axes.titlesize": 13,
-        "axes.labelsize": 12, "legend.fontsize": 10.5, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-        "grid.color": "#e6e6e6", "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 2,
-        "lines.markersize": 7, "svg.hashsalt": "sp", "figure.facecolor": "white"})
-
-
-def colour(label):
-    """A method's colour; labels with a suffix share their method's."""
-    return COLOURS.get(label, COLOURS.get(str(label).split(" ")[0], "#555555"))
-
-
-def number(value):
-    """Three significant digits, and all of them before the point: 2,165, 8.58, 0.746."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def band(ax, x, intervals, label, **line):
-    """A line through estimates with its 95 % band."""
-    c = line.pop("color", colour(label))
-    ax.plot(x, [i.estimate for i in intervals], label=label, color=c, marker=line.pop("marker", MARKERS.get(label, "o")), **line)
-    ax.fill_between(x, [i.low for i in intervals], [i.high for i in intervals], color=c, alpha=0.18, linewidth=0)
-
-
-def point(ax, x, interval, label, **kwargs):
-    """One estimate with its 95 % bar."""
-    bar = [[interval.estimate - interval.low], [interval.high - interval.estimate]]
-    ax.errorbar([x], [interval.estimate], yerr=np.maximum(bar, 0), color=kwargs.pop("color", colour(label)), fmt=MARKERS.get(label, "o"),
-                capsize=4, label=label, **kwargs)
-
+from helpers.style import MARKERS, NATS, band, bar, colour, number, point
 
 # ---- 01 ---------------------------------------------------------------------------------------------
 
@@ -130,8 +89,7 @@ def benchmark(table):
             if interval.estimate != interval.estimate:
                 ax.text(i, 0, "no judge", ha="center", va="bottom", fontsize=10.5)
                 continue
-            bar = [[max(0, interval.estimate - interval.low)], [max(0, interval.high - interval.estimate)]]
-            ax.bar(i, interval.estimate, color=colour(method), alpha=0.85, yerr=bar, capsize=4, error_kw={"linewidth": 1.5})
+            ax.bar(i, interval.estimate, color=colour(method), alpha=0.85, yerr=bar(interval), capsize=4, error_kw={"linewidth": 1.5})
             ax.text(i, interval.high, number(interval.estimate), ha="center", va="bottom", fontsize=10.5)
         ax.set(xticks=range(len(shown)), title=name,
                ylim=(0, 1.15 * max((i.high for i in shown.values() if i.high == i.high), default=0) or 1))
@@ -157,7 +115,7 @@ def race(speed, peers):
     fig, ax = plt.subplots(figsize=(8, 0.5 * len(speed) + 1.2))
     for i, (label, v) in enumerate(speed.items()):
         ax.barh(i, v.estimate, color="#BBBBBB" if label in peers else colour(label), alpha=0.9,
-                xerr=[[max(0, v.estimate - v.low)], [max(0, v.high - v.estimate)]], capsize=3)
+                xerr=bar(v), capsize=3)
         ax.text(v.high, i, f"  {number(v.estimate)}", va="center", fontsize=10.5)
     ax.set(yticks=range(len(speed)), yticklabels=list(speed), xlabel="tokens per second", title="Same weights, same prompts (grey: transformers)",
            xlim=(0, 1.12 * max(v.high for v in speed.values())))
@@ -240,8 +198,8 @@ def pareto_front(points, front):
         on = label in front
         c = colour("SP_entropy") if label.startswith("τ") else colour(label)
         ax.errorbar(speed.estimate, accuracy.estimate, color=c, fmt="D" if label.startswith("τ") else MARKERS.get(label, "o"),
-                    xerr=[[speed.estimate - speed.low], [speed.high - speed.estimate]], capsize=2, alpha=1 if on else 0.45,
-                    yerr=[[accuracy.estimate - accuracy.low], [accuracy.high - accuracy.estimate]], elinewidth=1)
+                    xerr=bar(speed), capsize=2, alpha=1 if on else 0.45,
+                    yerr=bar(accuracy), elinewidth=1)
         if on:
             ax.annotate(label, (speed.estimate, accuracy.estimate), textcoords="offset points", xytext=(7, 6), fontsize=11, weight="bold")
     line = [points[label] for label in front]
@@ -276,7 +234,7 @@ def matched(table):
         for i, (family, row) in enumerate(table.items()):
             c, marker = CONTROLS.get(family, ("#0072B2", "s"))
             v = row[panel]
-            ax.errorbar(v.estimate, i, xerr=[[max(0, v.estimate - v.low)], [max(0, v.high - v.estimate)]], fmt=marker, color=c, capsize=4)
+            ax.errorbar(v.estimate, i, xerr=bar(v), fmt=marker, color=c, capsize=4)
         ax.set(title=panel, yticks=range(len(table)), yticklabels=list(table))
         ax.xaxis.set_major_locator(MaxNLocator(4))
     axes[0].invert_yaxis()
@@ -310,8 +268,8 @@ def wasted(table):
     colours = dict(zip(policies, sns.color_palette("colorblind", len(policies))))
     for name, (waste, per_round) in table.items():
         rule, policy = name.split(" ", 1)
-        ax.errorbar(waste.estimate, per_round.estimate, xerr=[[waste.estimate - waste.low], [waste.high - waste.estimate]],
-                    yerr=[[per_round.estimate - per_round.low], [per_round.high - per_round.estimate]], color=colours[policy],
+        ax.errorbar(waste.estimate, per_round.estimate, xerr=bar(waste),
+                    yerr=bar(per_round), color=colours[policy],
                     fmt=MARKERS.get(rule, "o"), capsize=3)
     ax.set(xlabel="drafted tokens thrown away per emitted token", ylabel="tokens per target call", title="Fewer calls or fewer wasted drafts?")
     ax.legend(handles=[Line2D([], [], color=c, marker="o", linestyle="none", label=p) for p, c in colours.items()]
@@ -333,6 +291,33 @@ def aggressive(speed, accuracy, rivals):
     axes[0].set_ylim(0, None)
     axes[1].yaxis.set_major_formatter(PercentFormatter(1))
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(speed) + len(rivals))
+    return fig
+
+
+# ---- the benchmark -----------------------------------------------------------------------------------
+
+def race(speed, peers):
+    """Tokens per second of every contestant. speed: label -> Interval; peers: labels that are not ours."""
+    fig, ax = plt.subplots(figsize=(8.5, 0.45 * len(speed) + 1.4))
+    for i, (label, v) in enumerate(speed.items()):
+        c = "#BBBBBB" if label in peers else colour(label)
+        ax.barh(i, v.estimate, xerr=bar(v), color=c, alpha=0.85, capsize=3, hatch="//" if label in peers else None, edgecolor="white")
+        ax.text(v.high, i, f"  {number(v.estimate)}", va="center", fontsize=10.5)
+    ax.set(yticks=range(len(speed)), yticklabels=list(speed), xlabel="tokens per second after the prompt",
+           title="Same weights, prompts and machine (hatched: transformers)", xlim=(0, 1.15 * max(v.high for v in speed.values())))
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    return fig
+
+
+def growth(milliseconds):
+    """Milliseconds per token against the context's length. milliseconds: model -> [(context, ms)]."""
+    fig, ax = plt.subplots(figsize=(7, 4))
+    for name, points in milliseconds.items():
+        x, y = zip(*points)
+        ax.plot(x, y, marker="o", color=colour({"draft": "AS_small", "target": "AS_large"}[name]), label=name)
+    ax.set(xlabel="context, tokens", ylabel="milliseconds per token", title="What a longer context costs", ylim=(0, None))
+    ax.legend()
     return fig
 
 
@@ -359,7 +344,7 @@ def by_task(panels, baseline):
                 v = row.get(task)
                 if v is not None:
                     ax.errorbar(v.estimate, i + 0.18 * (k - (len(methods) - 1) / 2), color=colour(method), fmt=MARKERS.get(method.split(" ")[0], "o"),
-                                xerr=[[max(0, v.estimate - v.low)], [max(0, v.high - v.estimate)]], capsize=2, markersize=6, elinewidth=1.2)
+                                xerr=bar(v), capsize=2, markersize=6, elinewidth=1.2)
         ax.set(title=title, yticks=range(len(tasks)), yticklabels=tasks)
     np.atleast_1d(axes)[0].invert_yaxis()
     shown = dict.fromkeys(m for methods in panels.values() for m in methods)
