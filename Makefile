@@ -10,10 +10,10 @@ READY := $(VENV)/.ready
 export DEVICE
 export JUPYTER_PREFER_ENV_PATH := 1
 .DELETE_ON_ERROR:
-.PHONY: help setup all test lab pocket models readme clean
+.PHONY: help setup all test test-browser lab pocket models readme clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo 'all, lab and models take PAIR=, NOTEBOOKS="01 03", PARAMS="-p name value", DEVICE=cpu'
 
 $(READY): requirements.txt pyproject.toml
@@ -32,6 +32,13 @@ all: $(READY)  ## execute every notebook in order, in place, and fill in the REA
 
 test: $(READY)  ## unit tests, then every notebook with small parameters, checked by nbval
 	$(PY) -m pytest
+
+test-browser: $(READY)  ## the views in JupyterLab in a real browser (as root on Debian it installs chromium)
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || test -n "$$SP_CHROMIUM" || \
+	  { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qqy --no-install-recommends chromium >/dev/null; } || \
+	  { echo "error: no Chromium was found; install one (Debian: apt-get install chromium) or set SP_CHROMIUM=/path/to/it"; exit 1; }
+	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[browser]"
+	$(PY) -m pytest tests/browser -s --durations=5
 
 lab: $(READY)  ## open JupyterLab
 	$(PY) -m jupyter lab notebooks

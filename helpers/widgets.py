@@ -27,6 +27,7 @@ from helpers.tasks import Problem
 
 TOP = 5.0           # right end of a tau slider, nats: there the gate is open everywhere
 REDRAW_S = 0.1      # least time between two drawings of a running answer
+LOOK = {"layout": {"width": "272px"}, "style": {"description_width": "84px"}}    # three controls in a row at 1280 px
 RULES = {"√": 0.5, "power β": None, "accept all": 0.0}
 POLICIES = {"fixed γ": (Fixed, ""), "stop where H(q) > threshold": (EntropyStop, "stop"),
             "stop where q(x) < threshold": (Confidence, "threshold"),
@@ -92,17 +93,17 @@ class Controls(NamedTuple):
 
 
 def _slider(value, top, name, kind=ui.FloatSlider, low=0, step=0.05, **more):
-    return kind(value, min=low, max=top, step=step, description=name, continuous_update=False, **more)
+    return kind(value, min=low, max=top, step=step, description=name, continuous_update=False, **LOOK, **more)
 
 
 def _choice(name, options, value):
     options = list(dict.fromkeys(options))
-    return Controls(lambda: [ui.Dropdown(options=options, value=value, description=name)], (value,))
+    return Controls(lambda: [ui.Dropdown(options=options, value=value, description=name, **LOOK)], (value,))
 
 
 def _tied(name, options, kind, slider):
     """A choice that sets a slider. options: {choice: (value or None to leave it, whether it may be moved)}."""
-    pick = ui.Dropdown(options=list(options), value=kind, description=name)
+    pick = ui.Dropdown(options=list(options), value=kind, description=name, **LOOK)
 
     def follow(*_):
         value, movable = options[pick.value]
@@ -139,7 +140,7 @@ def _policy(gamma, kind, threshold):
 
 
 def _row(children):
-    return ui.HBox(children, layout=ui.Layout(flex_flow="row wrap"))
+    return ui.HBox(children, layout={"flex_flow": "row wrap"})
 
 
 def _view(heading, controls, state, legend=(), table=""):
@@ -209,7 +210,7 @@ def sweep(taus, lines, trace, pair, *, chosen, problems=(), label="τ = {:g}"):
 
     def slider():
         return [ui.SelectionSlider(options=[(f"{t:g}", t) for t in taus], value=chosen, description="τ, nats",
-                                   continuous_update=False)]
+                                   continuous_update=False, **LOOK)]
     table = pd.DataFrame({"τ, nats": [f"{t:g}" for t in taus]} | {n: [v.show(3) for v in vs] for n, vs in lines.items()})
     return _view(f"Sweep over τ; chosen: {chosen:g} nats", [Controls(slider, (chosen,)), _choice(
         "example", record.problems, record.problems[0])], state, [cells.legend()], cells.numbers(table, taus.index(chosen)))
@@ -306,11 +307,11 @@ class Live:
         self.rule = _rule_controls(job.method.rule.tau, job.method.rule.inner.beta).make()
         self.policy = _policy_controls(job.method.policy).make()
         self.heat = _slider(job.sampling.temperature, 2, "temperature")
-        self.seed = ui.BoundedIntText(job.seed, min=0, max=10**6, description="seed")
-        self.limit = ui.BoundedIntText(job.limit, min=1, max=4096, description="tokens")
-        self.pick = ui.Dropdown(options=list(self.problems), value=job.problem.id, description="problem")
+        self.seed = ui.BoundedIntText(job.seed, min=0, max=10**6, description="seed", **LOOK)
+        self.limit = ui.BoundedIntText(job.limit, min=1, max=4096, description="tokens", **LOOK)
+        self.pick = ui.Dropdown(options=list(self.problems), value=job.problem.id, description="problem", **LOOK)
         self.prompt = ui.Textarea(job.problem.messages[-1]["content"], description="prompt", continuous_update=False,
-                                  rows=2, layout=ui.Layout(width="98%"))
+                                  rows=2, layout={"width": "98%"}, style=LOOK["style"])
         self.auto = ui.Checkbox(pair.name == "pocket", description="run whenever a control moves", indent=False)
         run, stop = ui.Button(description="Run", button_style="primary"), ui.Button(description="Stop")
         run.on_click(self.run)
@@ -319,7 +320,7 @@ class Live:
         numbers = [self.heat, self.seed, self.limit]
         for control in (*self.rule, *self.policy, *numbers, self.prompt):
             control.observe(lambda _: self.auto.value and self.run(), "value")
-        rows = self.rule, self.policy, numbers, [self.pick], [self.prompt], [run, stop, self.auto]
+        rows = self.rule, self.policy, numbers, [self.pick, run, stop], [self.prompt], [self.auto]
         self.box = ui.VBox([*map(_row, rows), self.canvas])
 
     def ask(self, change):

@@ -85,18 +85,22 @@ def folder(tmp_path_factory):
 def lab(folder):
     """A JupyterLab over a folder of copies. Yields (address, its log file)."""
     port, log = free_port(), folder / "lab.log"
-    environment = {k: v for k, v in os.environ.items() if k not in ("SP_QUIET", "CI")} | {
-        "SP_OUT": str(folder / "out"), "SP_CACHE": str(folder / "cache"), "JUPYTER_PREFER_ENV_PATH": "1", "DEVICE": "cpu",
-        "JUPYTER_CONFIG_DIR": str(folder / "config"), "IPYTHONDIR": str(folder / "ipython")}
+    environment = {k: v for k, v in os.environ.items() if k != "SP_QUIET"} | {
+        "CI": "1", "SP_OUT": str(folder / "out"), "SP_CACHE": str(folder / "cache"), "JUPYTER_PREFER_ENV_PATH": "1", "DEVICE": "cpu",
+        "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "IPYTHONDIR": str(folder / "ipython")}
+    news = folder / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    news.parent.mkdir(parents=True)
+    news.write_text('{"fetchNews": "false"}')
     with log.open("w") as out:
         server = subprocess.Popen(
             [sys.executable, "-m", "jupyter", "lab", "--no-browser", f"--port={port}", "--ServerApp.port_retries=0", "--allow-root",
              "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None"],
             stdout=out, stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
         try:
-            for _ in range(240):
+            direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            for _ in range(120):
                 try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=2)
+                    direct.open(f"http://127.0.0.1:{port}/api", timeout=2)
                     break
                 except OSError:
                     assert server.poll() is None, log.read_text()[-2000:]
@@ -124,17 +128,19 @@ class Page:
         self.page.on("pageerror", lambda e: self.broken.append(str(e)))
         self.page.on("dialog", lambda d: (self.broken.append(f"dialog: {d.message}"), d.dismiss()))
         self.log, self.name = lab[1], name
+        self.page.set_default_timeout(20_000)
         self.page.goto(f"{lab[0]}/lab/workspaces/{name}/tree/{name}.ipynb?reset")
         self.page.wait_for_function("window.jupyterapp !== undefined", timeout=90_000)
         self.page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
-        self.page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=90_000)
-        self.run_all()
+        self.until("jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'", timeout=90_000)
+        self.command("notebook:run-all-cells")
 
-    def run_all(self):
-        self.page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    def command(self, name, arguments="{}"):
+        """Give JupyterLab a command and do not wait for its end."""
+        self.page.evaluate(f"void window.jupyterapp.commands.execute('{name}', {arguments})")
 
     def ready(self, n=1):
-        self.page.wait_for_function(f"document.querySelectorAll('.sp-strip').length >= {n}", timeout=120_000)
+        self.page.wait_for_function(f"document.querySelectorAll('.sp-strip:not(:empty)').length >= {n}", timeout=120_000)
         return self
 
     def slider(self, label):
@@ -143,6 +149,9 @@ class Page:
 
     def choose(self, label, value):
         self.page.locator(f'.widget-inline-hbox:has(.widget-label:text-is("{label}")) select').first.select_option(value)
+
+    def option(self, label, i):
+        return self.page.locator(f'.widget-inline-hbox:has(.widget-label:text-is("{label}")) option').nth(i).inner_text()
 
     def text(self, selector, i=-1):
         found = self.page.locator(selector)
@@ -158,11 +167,10 @@ class Page:
 
     def picture(self, name):
         SCREENS.mkdir(parents=True, exist_ok=True)
-        self.page.locator(".sp-view").last.scroll_into_view_if_needed()
-        self.page.screenshot(path=SCREENS / f"{name}.png")
+        self.page.locator(".jp-OutputArea-output:has(.sp-view)").last.screenshot(path=SCREENS / f"{name}.png")
 
     def theme(self, name):
-        self.page.evaluate(f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: '{name}'}})")
+        self.command("apputils:change-theme", f"{{theme: '{name}'}}")
         self.until("n => document.body.dataset.jpThemeName === n", name)
 
     def fine(self):
@@ -194,8 +202,10 @@ def drag(tab, handle, pixels):
 
 def test_anatomy(opened):
     tab = opened("anatomy").ready()
-    tab.choose("recorded", "SP")
-    before = tab.text(".sp-summary:not(.sp-legend *)")
+    tab.slider("τ, nats").focus()
+    tab.page.keyboard.press("End")                                          # keyboard
+    tab.until("() => [...document.querySelectorAll('.sp-title')].at(-1).innerText.endsWith('everywhere')")
+    before = tab.text(".sp-lane .sp-summary")
     tab.choose("rule", "accept all")
     assert "rescued 0" not in (said := tab.changed(".sp-lane .sp-summary", before)) and "no decision changed" not in said
     assert tab.page.locator(".sp-note").count() == 1 and "counterfactual" in tab.text(".sp-note")
@@ -207,6 +217,7 @@ def test_anatomy(opened):
     tab.page.keyboard.press("ArrowRight")                                   # keyboard
     assert tab.changed(".sp-lane .sp-title", moved) != title
     strip = tab.page.locator(".sp-strip").last
+    strip.scroll_into_view_if_needed()
     strip.focus()
     tab.page.keyboard.press("ArrowRight")
     first = tab.text(".sp-detail")
@@ -241,7 +252,7 @@ def test_live(opened):
     tab.page.keyboard.press("Tab")
     tab.until("() => document.querySelector('.sp-error') !== null")
     assert "the prompt is empty" in tab.text(".sp-status")
-    tab.choose("problem", tab.page.locator('.widget-inline-hbox:has(.widget-label:text-is("problem")) option').nth(2).inner_text())
+    tab.choose("problem", tab.option("problem", 2))
     tab.until("() => document.querySelector('.sp-status').innerText.startsWith('done')")
     tab.fine()
 
@@ -264,7 +275,7 @@ def test_routing(opened):
     tab = opened("routing").ready()
     assert tab.page.locator(".sp-strip .sp-speaker").count() >= 1 and "tokens by" in tab.text(".sp-lane .sp-summary")
     before = tab.text(".sp-lane .sp-title")
-    tab.choose("problem", tab.page.locator("select option").nth(2).inner_text())
+    tab.choose("problem", tab.option("problem", 2))
     assert tab.changed(".sp-lane .sp-title", before)
     tab.picture("routing")
     tab.fine()
@@ -288,7 +299,7 @@ def test_five_hundred_tokens_are_redrawn(opened):
     tab.page.evaluate("""() => { window.took = []; let at = 0;
         document.addEventListener('keydown', () => { at = performance.now(); }, true);
         new MutationObserver(() => requestAnimationFrame(() => { if (at) window.took.push(performance.now() - at); at = 0; }))
-            .observe(document.querySelector('.sp-strip'), {childList: true}); }""")
+            .observe(document.querySelector('.sp-strip:not(:empty)'), {childList: true}); }""")
     tab.slider("τ, nats").focus()
     for i in range(8):
         tab.page.keyboard.press("ArrowLeft")
