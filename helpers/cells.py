@@ -18,6 +18,7 @@ SHADES = (("#f7fbff", "#000000"), ("#deebf7", "#000000"), ("#c6dbef", "#000000")
           ("#6baed6", "#000000"), ("#2171b5", "#ffffff"), ("#08306b", "#ffffff"))
 SPEAKERS = (("#e5e5e5", "#000000"), ("#56b4e9", "#000000"), ("#e69f00", "#000000"), ("#cc79a7", "#000000"),
             ("#009e73", "#000000"), ("#f0e442", "#000000"))     # Okabe and Ito's, the draft's first
+STATIC_CELLS = 300      # about 100 kB of HTML
 MARKS = {"rescued": "★", "rejected": "✗", "residual": "↺", "bonus": "+"}
 TAGS = {"rejected": "del", "residual": "ins", "rescued": "b"}   # what is left where a reader strips colours
 UNDERLINE = {"relaxed": "2px dashed", "strict": "2px solid"}
@@ -139,9 +140,9 @@ def summary(rows):
             f"{int((rows.path == 'relaxed').sum())} · rescued {int(rows.rescued.sum())} · {changed}")
 
 
-def lane(title, said="", made=()):
-    """One strip of tokens with a title and a line of numbers."""
-    return {"title": title, "summary": said, "cells": list(made)}
+def lane(title, said="", made=(), gap="\u200b"):
+    """One strip of tokens with a title and a line of numbers; gap: what static HTML puts between tokens."""
+    return {"title": title, "summary": said, "cells": list(made), "gap": gap}
 
 
 def answer(title, trace, rule, tokenizer):
@@ -166,7 +167,7 @@ def legend():
     for kind, path, word in marks:
         bg, fg = SHADES[0] if path else ("", "")
         key.append(cell(word, kind, word, path=path, bg=bg, fg=fg))
-    return lane("key: draft entropy H(q) in nats, and marks", "", key)
+    return lane("key: draft entropy H(q) in nats, and marks", "", key, " \u00a0 ")
 
 
 def spoken(trace, tokenizer, names):
@@ -192,11 +193,18 @@ def html(heading, lanes, picture="", alt="", table=""):
 
     picture: an SVG document, shown as an image. table: HTML made by `numbers`.
     """
-    image = f'<p><img alt="{escape(alt)}" src="data:image/svg+xml,{quote(picture)}" style="max-width:100%"></p>' if picture else ""
-    body = "".join(f"<p><b>{escape(s['title'])}</b><br>{escape(s['summary'])}</p><p style=\"line-height:1.9\">"
-                   + "\u200b".join(map(_tag, s["cells"])) + "</p>" for s in lanes)
-    return (f"<div><p><b>{escape(heading)}</b> <i>(static picture; run this cell in JupyterLab to move the controls)</i></p>"
-            f"{image}{table}{body}</div>")
+    image = f'<p><img alt="{escape(alt)}" src="data:image/svg+xml,{quote(picture)}" style="max-width:100%"></p>'
+    note = "(static picture; run this cell in JupyterLab to move the controls)"
+    return (f"<div><p><b>{escape(heading)}</b> <i>{note}</i></p>{image if picture else ''}{table}"
+            f"{''.join(map(_strip, lanes))}</div>")
+
+
+def _strip(made):
+    """One lane as HTML, cut where it would make a committed notebook large."""
+    tokens, left = made["cells"][:STATIC_CELLS], len(made["cells"]) - STATIC_CELLS
+    more = f" <i>… and {left} more</i>" if left > 0 else ""
+    strip = f"<p style=\"line-height:1.9\">{made['gap'].join(map(_tag, tokens))}{more}</p>" if tokens else ""
+    return f"<p><b>{escape(made['title'])}</b><br>{escape(made['summary'])}</p>{strip}"
 
 
 def _tag(cell):

@@ -229,7 +229,8 @@ def routing(trace, pair, problems=(), *, tau=None, problem_id=None):
         rows = record.rows(next(key for key in record.keys if key[0] == problem))
         shares = rows.source.str.removeprefix("expert:").value_counts()
         words = "tokens by " + ", ".join(f"{name} {shares[name]}" for name in names if name in shares)
-        return {"lanes": [*record.question(problem), cells.lane("answer", words, cells.spoken(rows, pair.tokenizer, names))],
+        return {"lanes": [*record.question(problem), cells.lane(
+                    f"answer to {problem}", words, cells.spoken(rows, pair.tokenizer, names))],
                 "picture": charts.routing(rows, names, tau), "alt": f"entropies along the answer; {words}"}
     return _view("Who spoke, and how sure those were who were asked",
                  [_choice("problem", record.problems, problem_id or record.problems[0])], state)
