@@ -188,15 +188,15 @@ def spoken(trace, tokenizer, names):
 
 # ---- static HTML ---------------------------------------------------------------------------------------
 
-def html(heading, lanes, picture="", alt="", table=""):
+def html(heading, lanes, picture="", alt="", table="", below=False):
     """The static rendering: escaped text with inline colours and tags that mean something where colours are stripped.
 
-    picture: an SVG document, shown as an image. table: HTML made by `numbers`.
+    picture: an SVG document, shown as an image, above or below the lanes. table: HTML made by `numbers`.
     """
     image = f'<p><img alt="{escape(alt)}" src="data:image/svg+xml,{quote(picture)}" style="max-width:100%"></p>'
     note = "(static picture; run this cell in JupyterLab to move the controls)"
-    return (f"<div><p><b>{escape(heading)}</b> <i>{note}</i></p>{image if picture else ''}{table}"
-            f"{''.join(map(_strip, lanes))}</div>")
+    strips, shown = "".join(map(_strip, lanes)), f"{image if picture else ''}{table}"
+    return f"<div><p><b>{escape(heading)}</b> <i>{note}</i></p>{strips + shown if below else shown + strips}</div>"
 
 
 def _strip(made):

@@ -75,7 +75,7 @@ def _series(s, X, Y):
 def _ends(values):
     """An axis that holds all values with some air; one unit wide where they are all the same."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    air = (high - low) * 0.06 or 0.5
+    air = (high - low) * 0.06 if high - low > 1e-6 else 0.5         # an interval of width 1e-16 is none
     return low - air, high + air
 
 

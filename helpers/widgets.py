@@ -46,6 +46,7 @@ class Strips(anywidget.AnyWidget):
     status = traitlets.Unicode().tag(sync=True)
     failed = traitlets.Bool(False).tag(sync=True)
     beside = traitlets.Bool(False).tag(sync=True)       # lanes in two columns
+    below = traitlets.Bool(False).tag(sync=True)        # the picture under the lanes
     follow = traitlets.Bool(False).tag(sync=True)       # keep the end of a growing lane in sight
 
     def show(self, state):
@@ -157,7 +158,8 @@ def _view(heading, controls, state, legend=(), table=""):
             control.observe(redraw, "value")
         redraw()
         return ui.VBox([*map(_row, made), canvas])
-    page = cells.html(heading, [*begin["lanes"], *legend], begin.get("picture", ""), begin.get("alt", ""), table)
+    page = cells.html(heading, [*begin["lanes"], *legend], begin.get("picture", ""), begin.get("alt", ""), table,
+                      begin.get("below", False))
     return View(page, build)
 
 
@@ -229,9 +231,9 @@ def routing(trace, pair, problems=(), *, tau=None, problem_id=None):
         rows = record.rows(next(key for key in record.keys if key[0] == problem))
         shares = rows.source.str.removeprefix("expert:").value_counts()
         words = "tokens by " + ", ".join(f"{name} {shares[name]}" for name in names if name in shares)
-        return {"lanes": [*record.question(problem), cells.lane(
-                    f"answer to {problem}", words, cells.spoken(rows, pair.tokenizer, names))],
-                "picture": charts.routing(rows, names, tau), "alt": f"entropies along the answer; {words}"}
+        answer = cells.lane(f"answer to {problem}", words, cells.spoken(rows, pair.tokenizer, names))
+        return {"lanes": [*record.question(problem), answer], "picture": charts.routing(rows, names, tau),
+                "alt": f"entropies along the answer; {words}", "below": True}
     return _view("Who spoke, and how sure those were who were asked",
                  [_choice("problem", record.problems, problem_id or record.problems[0])], state)
 
