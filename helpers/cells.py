@@ -220,6 +220,8 @@ def _tag(cell):
 def numbers(frame, bold=None):
     """A small HTML table; the row at position `bold` is set in bold. Values are escaped."""
     head = "".join(f"<th>{escape(str(c))}</th>" for c in frame)
-    body = "".join("<tr>" + "".join(f"<td>{'<b>' * (i == bold)}{escape(str(v))}{'</b>' * (i == bold)}</td>" for v in row) + "</tr>"
-                   for i, row in enumerate(frame.itertuples(index=False)))
+    body = ""
+    for i, row in enumerate(frame.itertuples(index=False)):
+        open_, close = ("<b>", "</b>") if i == bold else ("", "")
+        body += f"<tr>{''.join(f'<td>{open_}{escape(str(v))}{close}</td>' for v in row)}</tr>"
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -13,12 +13,14 @@ ORANGE, BLUE, GREY = "#d55e00", "#0072b2", "#767676"
 
 def line(name, colour, x, y, low=(), high=(), joined=True):
     """One series of a panel; gaps are NaN. low, high: bounds of a bar at each point."""
-    return {"name": name, "colour": colour, "x": list(x), "y": list(y), "low": list(low), "high": list(high), "joined": joined}
+    return {"name": name, "colour": colour, "x": list(x), "y": list(y), "low": list(low), "high": list(high),
+            "joined": joined}
 
 
 def panel(title, series, *, x_label="", x_names=(), cursor=None, point=None, level=None):
     """One small chart. cursor: an x to mark by a vertical line; point: (x, y) to circle; level: a y to mark."""
-    return {"title": title, "series": series, "x_label": x_label, "x_names": list(x_names), "cursor": cursor, "point": point, "level": level}
+    return {"title": title, "series": series, "x_label": x_label, "x_names": list(x_names), "cursor": cursor,
+            "point": point, "level": level}
 
 
 def chart(panels, width=270, height=210):
@@ -32,7 +34,8 @@ def _panel(p, width, height):
     """The inside of one chart."""
     left, top, right, bottom = 46, 24, width - 12, height - 40
     xs = [v for s in p["series"] for v in s["x"]]
-    ys = [v for s in p["series"] for k in ("y", "low", "high") for v in s[k] if v == v] + ([p["level"]] if p["level"] is not None else [])
+    ys = [v for s in p["series"] for k in ("y", "low", "high") for v in s[k] if v == v]
+    ys += [] if p["level"] is None else [p["level"]]
     x0, x1 = (min(xs) - 0.3, max(xs) + 0.3) if p["x_names"] else _ends(xs)
     y0, y1 = _ends(ys)
     X = lambda v: left + (v - x0) / (x1 - x0) * (right - left)      # noqa: E731
@@ -43,7 +46,8 @@ def _panel(p, width, height):
     for v, name in (enumerate(p["x_names"]) if p["x_names"] else ((t, f"{t:g}") for t in _ticks(x0, x1))):
         out.append(f'<text x="{X(v):.1f}" y="{bottom + 14}" text-anchor="middle">{escape(name)}</text>')
     for v in _ticks(y0, y1):
-        out.append(f'<text x="{left - 5}" y="{Y(v) + 4:.1f}" text-anchor="end">{v:g}</text><path d="M{left} {Y(v):.1f}H{right}" stroke="#e6e6e6"/>')
+        out.append(f'<text x="{left - 5}" y="{Y(v) + 4:.1f}" text-anchor="end">{v:g}</text>'
+                   f'<path d="M{left} {Y(v):.1f}H{right}" stroke="#e6e6e6"/>')
     if p["cursor"] is not None:
         out.append(f'<path class="cursor" d="M{X(p["cursor"]):.1f} {top}V{bottom}" stroke="#000" stroke-dasharray="4 3"/>')
     if p["level"] is not None:
@@ -51,9 +55,11 @@ def _panel(p, width, height):
     for i, s in enumerate(p["series"]):
         out.append(_series(s, X, Y))
         if len(p["series"]) > 1:
-            out.append(f'<text x="{right - 4}" y="{top + 12 + 13 * i}" text-anchor="end" fill="{s["colour"]}" font-weight="bold">{escape(s["name"])}</text>')
+            out.append(f'<text x="{right - 4}" y="{top + 12 + 13 * i}" text-anchor="end" fill="{s["colour"]}" '
+                       f'font-weight="bold">{escape(s["name"])}</text>')
     if p["point"]:
-        out.append(f'<circle class="point" cx="{X(p["point"][0]):.1f}" cy="{Y(p["point"][1]):.1f}" r="8" fill="none" stroke="#000" stroke-width="2"/>')
+        out.append(f'<circle class="point" cx="{X(p["point"][0]):.1f}" cy="{Y(p["point"][1]):.1f}" r="8" '
+                   'fill="none" stroke="#000" stroke-width="2"/>')
     return "".join(out)
 
 
@@ -67,9 +73,11 @@ def _series(s, X, Y):
         path += f"{'M' if gap else 'L'}{X(x):.1f} {Y(y):.1f}"
         gap = False
         if s["low"]:
-            out.append(f'<path d="M{X(x):.1f} {Y(s["low"][i]):.1f}V{Y(s["high"][i]):.1f}" stroke="{s["colour"]}" stroke-opacity="0.5" stroke-width="3"/>')
+            out.append(f'<path d="M{X(x):.1f} {Y(s["low"][i]):.1f}V{Y(s["high"][i]):.1f}" stroke="{s["colour"]}" '
+                       'stroke-opacity="0.5" stroke-width="3"/>')
         out.append(f'<circle cx="{X(x):.1f}" cy="{Y(y):.1f}" r="3" fill="{s["colour"]}"/>')
-    return (f'<path d="{path}" fill="none" stroke="{s["colour"]}" stroke-width="1.5"/>' if s["joined"] and path else "") + "".join(out)
+    curve = f'<path d="{path}" fill="none" stroke="{s["colour"]}" stroke-width="1.5"/>'
+    return (curve if s["joined"] and path else "") + "".join(out)
 
 
 def _ends(values):

@@ -55,7 +55,8 @@ class Strips(anywidget.AnyWidget):
             new = state()
             new = {} if new is None else {"status": "", "failed": False} | new
         except Exception as error:
-            kind = "" if isinstance(error, (ValueError, RuntimeError, OSError, MemoryError)) else f"{type(error).__name__}: "
+            told = isinstance(error, (ValueError, RuntimeError, OSError, MemoryError))
+            kind = "" if told else f"{type(error).__name__}: "
             new = {"status": f"This did not work: {kind}{error}", "failed": True}
         with self.hold_sync():
             for name, value in new.items():
@@ -145,7 +146,7 @@ def _row(children):
 
 
 def _view(heading, controls, state, legend=(), table=""):
-    """A View of recorded work. state: the controls' values, in order -> traits of Strips; table: for the static picture."""
+    """A View of recorded work. state: the controls' values -> traits of Strips; table: for the static picture."""
     begin = state(*(value for row in controls for value in row.begin))
 
     def build():
@@ -213,9 +214,10 @@ def sweep(taus, lines, trace, pair, *, chosen, problems=(), label="τ = {:g}"):
     def slider():
         return [ui.SelectionSlider(options=[(f"{t:g}", t) for t in taus], value=chosen, description="τ, nats",
                                    continuous_update=False, **LOOK)]
-    table = pd.DataFrame({"τ, nats": [f"{t:g}" for t in taus]} | {n: [v.show(3) for v in vs] for n, vs in lines.items()})
+    columns = {name: [v.show(3) for v in values] for name, values in lines.items()}
+    table = cells.numbers(pd.DataFrame({"τ, nats": [f"{t:g}" for t in taus]} | columns), taus.index(chosen))
     return _view(f"Sweep over τ; chosen: {chosen:g} nats", [Controls(slider, (chosen,)), _choice(
-        "example", record.problems, record.problems[0])], state, [cells.legend()], cells.numbers(table, taus.index(chosen)))
+        "example", record.problems, record.problems[0])], state, [cells.legend()], table)
 
 
 def routing(trace, pair, problems=(), *, tau=None, problem_id=None):
@@ -251,7 +253,8 @@ class Job:
     limit: int
 
 
-def live(pair, problems, method=Speculative(rules.SP_entropy(1.0)), *, sampling=Sampling(), seed=0, max_new_tokens=None):
+def live(pair, problems, method=Speculative(rules.SP_entropy(1.0)), *, sampling=Sampling(), seed=0,
+         max_new_tokens=None):
     """Strict and relaxed generation with the same uniforms, side by side, by the loaded pair.
 
     method: the relaxed Speculative where the controls begin. On the pocket pair a moved control generates at once.
@@ -295,8 +298,9 @@ def generate(pair, job, method, show=lambda lane: False):
         away += drawn - since       # drawing is no part of the speed
         return stop
 
-    answer, = decode(pair, method, [pair.encode(job.problem.messages)], [experiments.key(job.seed, job.problem)],
-                     sampling=job.sampling, max_new_tokens=job.limit, stop=job.problem.stop, trace=True, on_round=on_round)
+    prompt, key = pair.encode(job.problem.messages), experiments.key(job.seed, job.problem)
+    answer, = decode(pair, method, [prompt], [key], sampling=job.sampling, max_new_tokens=job.limit,
+                     stop=job.problem.stop, trace=True, on_round=on_round)
     return strip(answer, answer.seconds - away)
 
 
@@ -375,7 +379,7 @@ class Live:
             self.canvas.show(state)
 
     def lanes(self, job, cancelled):
-        """Both answers as lanes. The strict one depends neither on tau nor on the rule, so it is kept while those move."""
+        """Both answers as lanes. The strict one depends on neither tau nor rule: it is kept while those move."""
         strict, relaxed = both(job)
         same = replace(job, method=strict)
         waiting = cells.lane(cells.said(relaxed.rule), "waiting")

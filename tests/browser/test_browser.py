@@ -186,6 +186,7 @@ class Page:
         assert not self.page.locator(".sp-error").count()
         overflow = self.page.evaluate("[...document.querySelectorAll('.sp-view')].some(v => v.scrollWidth > v.clientWidth + 2)")
         assert not overflow, "the view is wider than its cell at 1280 px"
+        self.page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")      # a kernel holds half a GB
         self.page.close()
 
 
