@@ -86,7 +86,8 @@ def lab(folder):
     """A JupyterLab over a folder of copies. Yields (address, its log file)."""
     port, log = free_port(), folder / "lab.log"
     environment = {k: v for k, v in os.environ.items() if k != "SP_QUIET"} | {
-        "CI": "1", "SP_OUT": str(folder / "out"), "SP_CACHE": str(folder / "cache"), "JUPYTER_PREFER_ENV_PATH": "1", "DEVICE": "cpu",
+        "CI": "1", "OMP_NUM_THREADS": "1",      # two threads of a tiny model wait for each other on a busy machine
+        "SP_OUT": str(folder / "out"), "SP_CACHE": str(folder / "cache"), "JUPYTER_PREFER_ENV_PATH": "1", "DEVICE": "cpu",
         "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "IPYTHONDIR": str(folder / "ipython")}
     settings = {"apputils-extension/notification": '{"fetchNews": "false"}',       # no question over the pictures
                 "notebook-extension/tracker": '{"windowingMode": "none"}'}          # what is out of sight is on the page
@@ -241,7 +242,8 @@ def test_live(opened):
     relaxed = tab.text(".sp-lane .sp-title")
     tab.slider("τ, nats").focus()
     for _ in range(4):
-        tab.page.keyboard.press("ArrowLeft")                                # a moved slider generates
+        tab.page.keyboard.press("ArrowLeft")                                # a moved slider generates, the last one wins
+    tab.until("() => [...document.querySelectorAll('.sp-title')].at(-1).innerText.includes('≤ 0.8 nats')")
     tab.until("() => document.querySelector('.sp-status').innerText.startsWith('done')")
     assert tab.text(".sp-lane .sp-title") != relaxed
     tab.page.locator("textarea.widget-input, .widget-textarea textarea").first.fill("What is 3 plus 4?")
@@ -267,7 +269,7 @@ def test_sweep(opened):
     before = tab.page.locator(".sp-picture").get_attribute("src")
     tab.slider("τ, nats").focus()
     tab.page.keyboard.press("ArrowRight")
-    assert "τ = 2 nats: accept ratio" in tab.changed(".sp-status", tab.text(".sp-status")) or "τ = 2 nats" in tab.text(".sp-status")
+    tab.until("() => document.querySelector('.sp-status').innerText.startsWith('τ = 2 nats: accept ratio')")
     tab.until("b => document.querySelector('.sp-picture').src !== b", before)
     assert "recorded at τ = 2" in tab.text(".sp-lane .sp-title")
     assert tab.page.locator(".sp-picture").get_attribute("alt").startswith("τ = 2 nats")
@@ -342,5 +344,4 @@ def test_a_notebook_runs_and_its_sliders_move(browser, lab, folder, file):
         tab.page.keyboard.press("ArrowLeft" if float(before) else "ArrowRight")
         assert handles.nth(i).get_attribute("aria-valuenow") != before
     tab.until("() => [...document.querySelectorAll('.sp-status')].every(s => !s.innerText.startsWith('generating'))")
-    tab.picture(file.stem)
     tab.fine()
