@@ -246,10 +246,13 @@ def test_live(opened):
     tab.until("() => [...document.querySelectorAll('.sp-title')].at(-1).innerText.includes('≤ 0.8 nats')")
     tab.until("() => document.querySelector('.sp-status').innerText.startsWith('done')")
     assert tab.text(".sp-lane .sp-title") != relaxed
-    tab.page.locator("textarea.widget-input, .widget-textarea textarea").first.fill("What is 3 plus 4?")
+    before = tab.text(".sp-strip")
+    tab.page.locator(".widget-textarea textarea").first.fill("What is 3 plus 4?")
     tab.page.keyboard.press("Tab")
     tab.page.get_by_role("button", name="Run", exact=True).last.click()
-    tab.until("() => document.querySelector('.sp-status').innerText.startsWith('done')")
+    tab.changed(".sp-strip", before)
+    tab.until("() => document.querySelector('.sp-status').innerText.startsWith('done') && "
+              "[...document.querySelectorAll('.sp-lane .sp-summary')].every(s => s.innerText.includes('target calls'))")
     for i in (0, 1):
         said = tab.text(".sp-lane .sp-summary", i)
         assert "tokens/s" in said and "accept ratio" in said and "target calls" in said
