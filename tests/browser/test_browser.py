@@ -175,7 +175,7 @@ class Page:
 
     def theme(self, name):
         self.command("apputils:change-theme", f"{{theme: '{name}'}}")
-        self.until("n => document.body.dataset.jpThemeName === n", name)
+        self.until("n => document.body.dataset.jpThemeName === n && !document.querySelector('#jupyterlab-splash')", name)
 
     def fine(self):
         """No error output, no exception in the page or in the kernel's log, nothing wider than the window."""
