@@ -178,7 +178,7 @@ class Page:
         self.until("n => document.body.dataset.jpThemeName === n && !document.querySelector('#jupyterlab-splash')", name)
 
     def fine(self, warnings=False):
-        """No error output, no warning unless a notebook's small samples may cause one, no exception in the page or in the kernel's log, nothing wider than the window."""
+        """No error output, no exception in the page or the log, nothing too wide; warnings only where small samples cause them."""
         assert self.page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]').count() == 0
         told = self.page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]')
         assert warnings or told.count() == 0
