@@ -10,10 +10,10 @@ READY := $(VENV)/.ready
 export DEVICE
 export JUPYTER_PREFER_ENV_PATH := 1
 .DELETE_ON_ERROR:
-.PHONY: help setup all test lab figures bench pocket models readme clean
+.PHONY: help setup all test test-browser lab figures bench pocket models readme clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo 'all takes PAIR=, NOTEBOOKS="01 03" and PARAMS="-p name value"; bench takes PAIR=; both take DEVICE=cpu'
 
 $(READY): requirements.txt pyproject.toml
@@ -31,7 +31,7 @@ all: $(READY)  ## execute every notebook in order, in place, and fill in the REA
 	@$(PY) -m helpers.readme
 
 test: $(READY)  ## unit tests, then every notebook with small parameters, checked by nbval
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 figures: $(READY)  ## redraw every figure from data/results, without a model
 	$(PY) -m helpers.figures
@@ -39,6 +39,13 @@ figures: $(READY)  ## redraw every figure from data/results, without a model
 bench: $(READY)  ## race our methods against transformers on the same pair (PAIR=)
 	-@$(PY) -m pip install --quiet --disable-pip-version-check -e ".[bench]"
 	$(PY) -m helpers.bench --pair "$(PAIR)" $(PARAMS)
+
+test-browser: $(READY)  ## the views in JupyterLab in a real browser (as root on Debian it installs chromium)
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || test -n "$$SP_CHROMIUM" || \
+	  { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qqy --no-install-recommends chromium >/dev/null; } || \
+	  { echo "error: no Chromium was found; install one (Debian: apt-get install chromium) or set SP_CHROMIUM=/path/to/it"; exit 1; }
+	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[browser]"
+	$(PY) -m pytest tests/browser -s --durations=5
 
 lab: $(READY)  ## open JupyterLab
 	$(PY) -m jupyter lab notebooks

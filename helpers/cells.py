@@ -1,4 +1,4 @@
-"""What the views of helpers/widgets.py show, as plain data and as static HTML: tokens as cells, cells in lanes, small charts.
+"""What the views of helpers/widgets.py show, as plain data and as static HTML: tokens as cells, cells in lanes.
 
 A cell is a dict of text, kind, path, bg, fg, mark and detail; a lane is a dict of title, summary and cells. Both the static
 HTML here and helpers/widgets.js draw from these, so the two cannot disagree. Nothing here knows a widget.
@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 import pandas as pd
 import torch
-from matplotlib.ticker import MaxNLocator
 
 from helpers import rules
 from helpers.sampling import accepts
@@ -19,6 +18,7 @@ SHADES = (("#f7fbff", "#000000"), ("#deebf7", "#000000"), ("#c6dbef", "#000000")
           ("#6baed6", "#000000"), ("#2171b5", "#ffffff"), ("#08306b", "#ffffff"))
 SPEAKERS = (("#e5e5e5", "#000000"), ("#56b4e9", "#000000"), ("#e69f00", "#000000"), ("#cc79a7", "#000000"),
             ("#009e73", "#000000"), ("#f0e442", "#000000"))     # Okabe and Ito's, the draft's first
+STATIC_CELLS = 300      # about 100 kB of HTML
 MARKS = {"rescued": "★", "rejected": "✗", "residual": "↺", "bonus": "+"}
 TAGS = {"rejected": "del", "residual": "ins", "rescued": "b"}   # what is left where a reader strips colours
 UNDERLINE = {"relaxed": "2px dashed", "strict": "2px solid"}
@@ -50,6 +50,37 @@ def redecide(trace, rule):
                        changed=changed, counterfactual=after)
 
 
+def said(rule):
+    """A rule in words."""
+    if not isinstance(rule, rules.Gated):
+        return "the strict rule" if rule == rules.STRICT else repr(rule)
+    beta = rule.inner.beta
+    name = {0.5: "√", 0.0: "accept all", 1.0: "strict"}.get(beta, f"power β = {beta:g}")
+    return f"{name} everywhere" if math.isinf(rule.tau) else f"{name} where H(q) ≤ {rule.tau:g} nats, strict elsewhere"
+
+
+class Record:
+    """Recorded answers by (problem, seed, method), and the questions that they answer."""
+
+    def __init__(self, trace, problems):
+        columns = {"problem_id": "answer", "seed": 0, "method": "recorded"}      # of one Generation's trace
+        self.trace = trace.assign(**{name: v for name, v in columns.items() if name not in trace})
+        self.places = self.trace.groupby(list(columns), sort=False).indices
+        self.keys = sorted(self.places, key=lambda key: self.places[key][0])
+        self.problems, self.seeds, self.methods = (list(dict.fromkeys(column)) for column in zip(*self.keys))
+        self.questions = {p.id: p.messages[-1]["content"] for p in problems}
+
+    def rows(self, key):
+        """The trace of one answer; an answer that is not there is an error."""
+        if key not in self.places:
+            raise ValueError(f"there is no recorded answer to {key[0]} with seed {key[1]} by {key[2]}; choose others")
+        return self.trace.iloc[self.places[key]].reset_index(drop=True)
+
+    def question(self, problem):
+        """The question as a list of lanes, empty where it is not known."""
+        return [lane("question", self.questions[problem])] if problem in self.questions else []
+
+
 # ---- cells and lanes -----------------------------------------------------------------------------------
 
 def shown(text):
@@ -62,22 +93,26 @@ def shade(H):
     return SHADES[sum(H > level for level in LEVELS)] if H == H and H is not None else ("", "")
 
 
+def cell(text, kind, detail, *, path="", bg="", fg="", cf=False):
+    """One cell; its mark follows from its kind."""
+    return {"text": text, "kind": kind, "detail": detail, "path": path, "bg": bg, "fg": fg, "cf": cf,
+            "mark": MARKS.get(kind, "")}
+
+
 def cells(rows, texts):
     """Cells of one answer that `redecide` has decided. rows: its DataFrame; texts: one per row."""
     made = []
     for r, text in zip(rows.itertuples(), texts):
         kind = ("rescued" if r.rescued else "accepted" if r.accepted else "rejected") if r.tested else r.source
         bg, fg = shade(r.H_q)
-        made.append({"text": shown(text), "kind": kind, "path": r.path if r.tested else "", "bg": bg, "fg": fg,
-                     "mark": MARKS.get(kind, ""), "detail": _detail(r, kind, text), "cf": bool(r.counterfactual)})
+        made.append(cell(shown(text), kind, _detail(r, kind, text), path=r.path if r.tested else "", bg=bg, fg=fg,
+                         cf=bool(r.counterfactual)))
         if r.changed and not r.counterfactual:
             was, now = ("rejected", "accepted") if r.accepted else ("accepted", "rejected")
-            made.append(_note(f"⟂ recorded as {was}, now {now}: from here on counterfactual, the answer would have gone on differently"))
+            note = (f"⟂ recorded as {was}, now {now}: the answer would have gone on differently; "
+                    "what follows is counterfactual")
+            made.append(cell(note, "note", note))
     return made
-
-
-def _note(text):
-    return {"text": text, "kind": "note", "path": "", "bg": "", "fg": "", "mark": "", "detail": text, "cf": False}
 
 
 def _detail(r, kind, text):
@@ -105,9 +140,9 @@ def summary(rows):
             f"{int((rows.path == 'relaxed').sum())} · rescued {int(rows.rescued.sum())} · {changed}")
 
 
-def lane(title, said="", made=()):
-    """One strip of tokens with a title and a line of numbers."""
-    return {"title": title, "summary": said, "cells": list(made)}
+def lane(title, said="", made=(), gap="\u200b"):
+    """One strip of tokens with a title and a line of numbers; gap: what static HTML puts between tokens."""
+    return {"title": title, "summary": said, "cells": list(made), "gap": gap}
 
 
 def answer(title, trace, rule, tokenizer):
@@ -125,13 +160,14 @@ def texts(tokenizer, tokens):
 def legend():
     """The key to shades and marks, as a lane."""
     edges = [f"≤ {LEVELS[0]:g}", *(f"– {b:g}" for b in LEVELS[1:]), f"> {LEVELS[-1]:g}"]
-    blank = {"path": "", "mark": "", "cf": False, "kind": "key"}
-    key = [{**blank, "text": text, "bg": bg, "fg": fg, "detail": f"H(q) {text} nats"} for text, (bg, fg) in zip(edges, SHADES)]
-    for kind, path, word in (("accepted", "strict", "strict path"), ("accepted", "relaxed", "relaxed path"), ("rescued", "relaxed", "rescued"),
-                             ("rejected", "strict", "rejected"), ("residual", "", "residual"), ("bonus", "", "bonus")):
+    key = [cell(text, "key", f"H(q) {text} nats", bg=bg, fg=fg) for text, (bg, fg) in zip(edges, SHADES)]
+    marks = [("accepted", "strict", "strict path"), ("accepted", "relaxed", "relaxed path"),
+             ("rescued", "relaxed", "rescued"), ("rejected", "strict", "rejected"), ("residual", "", "residual"),
+             ("bonus", "", "bonus")]
+    for kind, path, word in marks:
         bg, fg = SHADES[0] if path else ("", "")
-        key.append({"text": word, "kind": kind, "path": path, "bg": bg, "fg": fg, "mark": MARKS.get(kind, ""), "detail": word, "cf": False})
-    return lane("key: draft entropy H(q) in nats, and marks", "", key)
+        key.append(cell(word, kind, word, path=path, bg=bg, fg=fg))
+    return lane("key: draft entropy H(q) in nats, and marks", "", key, " \u00a0 ")
 
 
 def spoken(trace, tokenizer, names):
@@ -140,27 +176,35 @@ def spoken(trace, tokenizer, names):
     for r, text in zip(trace.to_dict("records"), texts(tokenizer, trace.token)):
         name = r["source"].removeprefix("expert:")
         bg, fg = SPEAKERS[names.index(name) % len(SPEAKERS)]
-        heard = ", ".join(f"{n} {r[f'H_{n}']:.3f}" for n in names if r.get(f"H_{n}") == r.get(f"H_{n}") and f"H_{n}" in r)
+        H = {n: r.get(f"H_{n}", math.nan) for n in names}
+        heard = ", ".join(f"{n} {h:.3f}" for n, h in H.items() if h == h)
         detail = f"token {text!r} · position {r['position']} · spoken by {name} · entropies in nats: {heard}"
         if name != before:
-            made.append({"text": f"{name}:", "kind": "speaker", "path": "", "bg": "", "fg": "", "mark": "", "detail": f"{name} takes over", "cf": False})
-        made.append({"text": shown(text), "kind": "spoken", "path": "", "bg": bg, "fg": fg, "mark": "", "detail": detail, "cf": False})
+            made.append(cell(f"{name}:", "speaker", f"{name} takes over"))
+        made.append(cell(shown(text), "spoken", detail, bg=bg, fg=fg))
         before = name
     return made
 
 
 # ---- static HTML ---------------------------------------------------------------------------------------
 
-def html(heading, lanes, picture="", alt="", table=""):
+def html(heading, lanes, picture="", alt="", table="", below=False):
     """The static rendering: escaped text with inline colours and tags that mean something where colours are stripped.
 
-    picture: an SVG document, shown as an image. table: HTML made by `numbers`.
+    picture: an SVG document, shown as an image, above or below the lanes. table: HTML made by `numbers`.
     """
-    image = f'<p><img alt="{escape(alt)}" src="data:image/svg+xml,{quote(picture)}" style="max-width:100%"></p>' if picture else ""
-    body = "".join(f"<p><b>{escape(s['title'])}</b><br>{escape(s['summary'])}</p><p style=\"line-height:1.9\">"
-                   + "\u200b".join(map(_tag, s["cells"])) + "</p>" for s in lanes)
-    return (f"<div><p><b>{escape(heading)}</b> <i>(static picture; run this cell in JupyterLab to move the controls)</i></p>"
-            f"{image}{table}{body}</div>")
+    image = f'<p><img alt="{escape(alt)}" src="data:image/svg+xml,{quote(picture)}" style="max-width:100%"></p>'
+    note = "(static picture; run this cell in JupyterLab to move the controls)"
+    strips, shown = "".join(map(_strip, lanes)), f"{image if picture else ''}{table}"
+    return f"<div><p><b>{escape(heading)}</b> <i>{note}</i></p>{strips + shown if below else shown + strips}</div>"
+
+
+def _strip(made):
+    """One lane as HTML, cut where it would make a committed notebook large."""
+    tokens, left = made["cells"][:STATIC_CELLS], len(made["cells"]) - STATIC_CELLS
+    more = f" <i>… and {left} more</i>" if left > 0 else ""
+    strip = f"<p style=\"line-height:1.9\">{made['gap'].join(map(_tag, tokens))}{more}</p>" if tokens else ""
+    return f"<p><b>{escape(made['title'])}</b><br>{escape(made['summary'])}</p>{strip}"
 
 
 def _tag(cell):
@@ -176,80 +220,8 @@ def _tag(cell):
 def numbers(frame, bold=None):
     """A small HTML table; the row at position `bold` is set in bold. Values are escaped."""
     head = "".join(f"<th>{escape(str(c))}</th>" for c in frame)
-    body = "".join("<tr>" + "".join(f"<td>{'<b>' * (i == bold)}{escape(str(v))}{'</b>' * (i == bold)}</td>" for v in row) + "</tr>"
-                   for i, row in enumerate(frame.itertuples(index=False)))
+    body = ""
+    for i, row in enumerate(frame.itertuples(index=False)):
+        open_, close = ("<b>", "</b>") if i == bold else ("", "")
+        body += f"<tr>{''.join(f'<td>{open_}{escape(str(v))}{close}</td>' for v in row)}</tr>"
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-# ---- small charts --------------------------------------------------------------------------------------
-
-def line(name, colour, x, y, low=(), high=(), joined=True):
-    """One series of a panel; gaps are NaN. low, high: bounds of a bar at each point."""
-    return {"name": name, "colour": colour, "x": list(x), "y": list(y), "low": list(low), "high": list(high), "joined": joined}
-
-
-def panel(title, series, *, x_label="", x_names=(), cursor=None, point=None, level=None):
-    """One small chart. cursor: an x to mark by a vertical line; point: (x, y) to circle; level: a y to mark."""
-    return {"title": title, "series": series, "x_label": x_label, "x_names": list(x_names), "cursor": cursor, "point": point, "level": level}
-
-
-def chart(panels, width=270, height=210):
-    """Panels in a row as one SVG document, dark on white so that it reads in any theme."""
-    body = "".join(f'<g transform="translate({i * width},0)">{_panel(p, width, height)}</g>' for i, p in enumerate(panels))
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width * len(panels)} {height}" width="{width * len(panels)}" '
-            f'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="#fff"/>{body}</svg>')
-
-
-def _panel(p, width, height):
-    """The inside of one chart."""
-    left, top, right, bottom = 46, 24, width - 12, height - 40
-    xs = [v for s in p["series"] for v in s["x"]]
-    ys = [v for s in p["series"] for k in ("y", "low", "high") for v in s[k] if v == v] + ([p["level"]] if p["level"] is not None else [])
-    x0, x1 = (min(xs) - 0.3, max(xs) + 0.3) if p["x_names"] else _ends(xs)
-    y0, y1 = _ends(ys)
-    X = lambda v: left + (v - x0) / (x1 - x0) * (right - left)      # noqa: E731
-    Y = lambda v: bottom - (v - y0) / (y1 - y0) * (bottom - top)    # noqa: E731
-    out = [f'<text x="{(left + right) / 2}" y="15" text-anchor="middle" font-weight="bold">{escape(p["title"])}</text>',
-           f'<text x="{(left + right) / 2}" y="{height - 6}" text-anchor="middle">{escape(p["x_label"])}</text>',
-           f'<path d="M{left} {top}V{bottom}H{right}" fill="none" stroke="#555"/>']
-    for v, name in (enumerate(p["x_names"]) if p["x_names"] else ((t, f"{t:g}") for t in _ticks(x0, x1))):
-        out.append(f'<text x="{X(v):.1f}" y="{bottom + 14}" text-anchor="middle">{escape(name)}</text>')
-    for v in _ticks(y0, y1):
-        out.append(f'<text x="{left - 5}" y="{Y(v) + 4:.1f}" text-anchor="end">{v:g}</text><path d="M{left} {Y(v):.1f}H{right}" stroke="#e6e6e6"/>')
-    if p["cursor"] is not None:
-        out.append(f'<path class="cursor" d="M{X(p["cursor"]):.1f} {top}V{bottom}" stroke="#000" stroke-dasharray="4 3"/>')
-    if p["level"] is not None:
-        out.append(f'<path d="M{left} {Y(p["level"]):.1f}H{right}" stroke="#555" stroke-dasharray="2 3"/>')
-    for i, s in enumerate(p["series"]):
-        out.append(_series(s, X, Y))
-        if len(p["series"]) > 1:
-            out.append(f'<text x="{right - 4}" y="{top + 12 + 13 * i}" text-anchor="end" fill="{s["colour"]}" font-weight="bold">{escape(s["name"])}</text>')
-    if p["point"]:
-        out.append(f'<circle class="point" cx="{X(p["point"][0]):.1f}" cy="{Y(p["point"][1]):.1f}" r="8" fill="none" stroke="#000" stroke-width="2"/>')
-    return "".join(out)
-
-
-def _series(s, X, Y):
-    """Bars, line and points of one series; a line is broken at a gap."""
-    out, path, gap = [], "", True
-    for i, (x, y) in enumerate(zip(s["x"], s["y"])):
-        if not (y == y and math.isfinite(y)):
-            gap = True
-            continue
-        path += f"{'M' if gap else 'L'}{X(x):.1f} {Y(y):.1f}"
-        gap = False
-        if s["low"]:
-            out.append(f'<path d="M{X(x):.1f} {Y(s["low"][i]):.1f}V{Y(s["high"][i]):.1f}" stroke="{s["colour"]}" stroke-opacity="0.5" stroke-width="3"/>')
-        out.append(f'<circle cx="{X(x):.1f}" cy="{Y(y):.1f}" r="3" fill="{s["colour"]}"/>')
-    return (f'<path d="{path}" fill="none" stroke="{s["colour"]}" stroke-width="1.5"/>' if s["joined"] and path else "") + "".join(out)
-
-
-def _ends(values):
-    """An axis that holds all values with some air; one unit wide where they are all the same."""
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    air = (high - low) * 0.06 or 0.5
-    return low - air, high + air
-
-
-def _ticks(low, high):
-    return [float(f"{v:.6g}") for v in MaxNLocator(4).tick_values(low, high) if low <= v <= high]

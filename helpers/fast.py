@@ -8,7 +8,7 @@ import warnings
 import torch
 import torch.nn.functional as F
 
-SMALL = 1 << 20     # weights below this many numbers sit in the cache: packing them gains nothing
+from helpers import models
 
 
 def fits(config):
@@ -51,7 +51,7 @@ class CompactBody:
         self.config = config = model.config
         self.generation_eos = model.generation_config.eos_token_id
         base, device = model.model, model.device
-        large = device.type == "cpu" and base.embed_tokens.weight.numel() > SMALL * 16
+        large = device.type == "cpu" and base.embed_tokens.weight.numel() >= models.SMALL_EMBEDDING
         kind = {"target": "fp16", "draft": "int8"}[role] if large else "plain"
         self.bytes_per_weight = {"fp16": 2, "int8": 1}.get(kind, dtype.itemsize)
         self.dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -40,6 +40,9 @@ PAIRS = {
     "llama3.2-1b-8b": Preset("meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"),
 }
 
+ALL_THREADS = torch.get_num_threads()
+SMALL_EMBEDDING = 1 << 24       # numbers in the embedding; below, layers fit the processor's cache and packing gains nothing
+
 PLAIN_TEMPLATE = ("{% for m in messages %}{{ m['role'].capitalize() }}: {{ m['content'] }}\n\n{% endfor %}"
                   "{% if add_generation_prompt %}Assistant:{% endif %}")
 
@@ -210,6 +213,7 @@ def load_pair(name="pocket", *, draft=None, target=None, device="auto", speed="f
     if speed not in ("fast", "plain"):
         raise ValueError(f"speed was {speed!r}; use 'fast' or 'plain' (the readable reference)")
     device = pick_device(device)
+    _choose_threads(device, preset)
     folders = {"draft": locate(preset.draft, preset), "target": locate(preset.target, preset)}
     if experts:
         folders |= {key: locate(where, preset) for key, where in preset.experts.items()}
@@ -221,6 +225,14 @@ def load_pair(name="pocket", *, draft=None, target=None, device="auto", speed="f
     target_lm, draft_lm = models.pop("target"), models.pop("draft")
     return Pair(name, draft_lm, target_lm, tokenizers["target"], _eos(target_lm, tokenizers["target"]), models,
                 _revision(folders), speed)
+
+
+def _choose_threads(device, preset):
+    """On a CPU one thread for a small pair, whose layers end before a second one is awake; OMP_NUM_THREADS overrides."""
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        config = AutoConfig.from_pretrained(locate(preset.target, preset))
+        small = config.vocab_size * config.hidden_size < SMALL_EMBEDDING
+        torch.set_num_threads(1 if small else ALL_THREADS)
 
 
 def load_lm(folder, vocab_size, device, speed, role):

@@ -25,7 +25,8 @@ function render({ model, el }) {
   status.setAttribute("role", "status");
   detail.setAttribute("aria-live", "polite");
   el.classList.add("sp-view");
-  el.append(picture, status, lanes, detail, make("div", "sp-lanes sp-legend"));
+  el.append(...(model.get("below") ? [status, lanes, detail, picture] : [picture, status, lanes, detail]));
+  el.append(make("div", "sp-lanes sp-legend"));
 
   function choose(strip, index) {           // one token of a strip: from the mouse or from the arrow keys
     const all = strip.children;

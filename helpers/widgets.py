@@ -1,7 +1,7 @@
 """Views with sliders: an answer's anatomy, live generation, a sweep over tau, a routed answer.
 
-Each function returns a View. Where nobody can move a slider (papermill, nbval, a code host) it is static HTML and no widget
-is made; in JupyterLab the same call shows the widget. Text reaches the page as text only (helpers/cells.py, widgets.js).
+Each function returns a View. Where nobody can move a slider (papermill, nbval, a code host) it is static HTML and no
+widget is made; in JupyterLab the same call shows the widget. Text reaches the page as text only (cells.py, widgets.js).
 """
 import hashlib
 import math
@@ -11,16 +11,15 @@ import time
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from html import escape
 from pathlib import Path
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import anywidget
 import ipywidgets as ui
 import pandas as pd
 import traitlets
 
-from helpers import cells, experiments, rules
+from helpers import cells, charts, experiments, rules
 from helpers.decoding import decode
 from helpers.methods import Confidence, EntropyStop, Fixed, Speculative, SqrtEntropyStop
 from helpers.sampling import Sampling
@@ -28,9 +27,11 @@ from helpers.tasks import Problem
 
 TOP = 5.0           # right end of a tau slider, nats: there the gate is open everywhere
 REDRAW_S = 0.1      # least time between two drawings of a running answer
+LOOK = {"layout": {"width": "272px"}, "style": {"description_width": "84px"}}    # three controls in a row at 1280 px
 RULES = {"√": 0.5, "power β": None, "accept all": 0.0}
 POLICIES = {"fixed γ": (Fixed, ""), "stop where H(q) > threshold": (EntropyStop, "stop"),
-            "stop where q(x) < threshold": (Confidence, "threshold"), "stop by AdaEDL's bound": (SqrtEntropyStop, "threshold")}
+            "stop where q(x) < threshold": (Confidence, "threshold"),
+            "stop by AdaEDL's bound": (SqrtEntropyStop, "threshold")}
 
 
 class Strips(anywidget.AnyWidget):
@@ -45,12 +46,27 @@ class Strips(anywidget.AnyWidget):
     status = traitlets.Unicode().tag(sync=True)
     failed = traitlets.Bool(False).tag(sync=True)
     beside = traitlets.Bool(False).tag(sync=True)       # lanes in two columns
+    below = traitlets.Bool(False).tag(sync=True)        # the picture under the lanes
     follow = traitlets.Bool(False).tag(sync=True)       # keep the end of a growing lane in sight
+
+    def show(self, state):
+        """Draw what state() says, nothing where it says None; an error is a sentence in the view."""
+        try:
+            new = state()
+            new = {} if new is None else {"status": "", "failed": False} | new
+        except Exception as error:
+            told = isinstance(error, (ValueError, RuntimeError, OSError, MemoryError))
+            kind = "" if told else f"{type(error).__name__}: "
+            new = {"status": f"This did not work: {kind}{error}", "failed": True}
+        with self.hold_sync():
+            for name, value in new.items():
+                setattr(self, name, value)
 
 
 def interactive():
     """Whether somebody can move sliders: a kernel that Jupyter, VS Code or Colab started, and no batch run."""
-    return not os.environ.get("SP_QUIET") and any(k in os.environ for k in ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG"))
+    started = any(name in os.environ for name in ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG"))
+    return started and not os.environ.get("SP_QUIET")
 
 
 @dataclass
@@ -69,91 +85,159 @@ class View:
         return bundle | self.widget._repr_mimebundle_() if interactive() else bundle
 
 
-# ---- anatomy -------------------------------------------------------------------------------------------
+# ---- controls ------------------------------------------------------------------------------------------
+
+class Controls(NamedTuple):
+    """A row of controls: `make` returns the widgets, `begin` holds the values that they begin with."""
+
+    make: Callable[[], list]
+    begin: tuple
+
+
+def _slider(value, top, name, kind=ui.FloatSlider, low=0, step=0.05, **more):
+    return kind(value, min=low, max=top, step=step, description=name, continuous_update=False, **LOOK, **more)
+
+
+def _choice(name, options, value):
+    options = list(dict.fromkeys(options))
+    return Controls(lambda: [ui.Dropdown(options=options, value=value, description=name, **LOOK)], (value,))
+
+
+def _tied(name, options, kind, slider):
+    """A choice that sets a slider. options: {choice: (value or None to leave it, whether it may be moved)}."""
+    pick = ui.Dropdown(options=list(options), value=kind, description=name, **LOOK)
+
+    def follow(*_):
+        value, movable = options[pick.value]
+        slider.disabled, slider.value = not movable, slider.value if value is None else value
+    slider.disabled = not options[kind][1]
+    pick.observe(follow, "value")
+    return [pick, slider]
+
+
+def _rule_controls(tau, beta):
+    """A slider for tau, a choice of rule, a slider for beta; `_rule` reads their values."""
+    tau, kind = min(tau, TOP), next((name for name, b in RULES.items() if b == beta), "power β")
+    options = {name: (b, b is None) for name, b in RULES.items()}
+    return Controls(lambda: [_slider(tau, TOP, "τ, nats", tooltip="at the right end the rule applies everywhere"),
+                             *_tied("rule", options, kind, _slider(beta, 1, "β"))], (tau, kind, beta))
+
+
+def _rule(tau, kind, beta):
+    return rules.Gated(math.inf if tau >= TOP else tau, rules.Power(beta))
+
+
+def _policy_controls(policy):
+    """How long a block is drafted; `_policy` reads the values."""
+    kind = next(name for name, (cls, _) in POLICIES.items() if cls is type(policy))
+    options = {name: (getattr(cls(), field, None), bool(field)) for name, (cls, field) in POLICIES.items()}
+    begin = (policy.gamma, kind, getattr(policy, POLICIES[kind][1], 1.0))
+    return Controls(lambda: [_slider(policy.gamma, 16, "γ", ui.IntSlider, low=1, step=1),
+                             *_tied("draft", options, kind, _slider(begin[2], TOP, "threshold"))], begin)
+
+
+def _policy(gamma, kind, threshold):
+    cls, field = POLICIES[kind]
+    return cls(gamma, **({field: threshold} if field else {}))
+
+
+def _row(children):
+    return ui.HBox(children, layout={"flex_flow": "row wrap"})
+
+
+def _view(heading, controls, state, legend=(), table=""):
+    """A View of recorded work. state: the controls' values -> traits of Strips; table: for the static picture."""
+    begin = state(*(value for row in controls for value in row.begin))
+
+    def build():
+        canvas, made = Strips(legend=list(legend)), [row.make() for row in controls]
+        moved = [control for row in made for control in row]
+
+        def redraw(*_):
+            canvas.show(lambda: state(*(control.value for control in moved)))
+        for control in moved:
+            control.observe(redraw, "value")
+        redraw()
+        return ui.VBox([*map(_row, made), canvas])
+    page = cells.html(heading, [*begin["lanes"], *legend], begin.get("picture", ""), begin.get("alt", ""), table,
+                      begin.get("below", False))
+    return View(page, build)
+
+
+# ---- views of recorded work ----------------------------------------------------------------------------
 
 def anatomy(trace, pair, problems=(), *, tau=1.0, beta=0.5, problem_id=None):
     """A recorded answer, every test decided again under another tau or rule.
 
     trace: what experiments.run(..., trace=True) recorded (any methods, problems, seeds), or one Generation's trace.
-    problems: where given, the question stands above the answer. tau (nats) and beta are where the sliders begin.
+    problems: where given, the question stands above the answer. tau (nats) and beta are where the sliders begin. The
+    view opens at problem_id, or at the answer with the most rescued, then most rejected tokens.
     """
-    answers = _answers(trace)
-    question = {p.id: p.messages[-1]["content"] for p in problems}
-    methods = list(dict.fromkeys(k[2] for k in answers))
-    method = next((m for m in (f"τ = {tau:g}", "SP_entropy") if m in methods), methods[0])
-    first = (problem_id, *next(k[1:2] for k in answers), method) if problem_id else next(k for k in answers if k[2] == method)
+    record = cells.Record(trace[~trace.method.isin(("AS_small", "AS_large"))] if "method" in trace else trace, problems)
+    method = next((m for m in (f"τ = {tau:g}", "SP_entropy", "SP") if m in record.methods), record.methods[0])
 
-    def lanes(key, rule):
-        if key not in answers:
-            raise ValueError(f"there is no recorded answer to {key[0]} with seed {key[1]} by {key[2]}; choose others")
-        asked = [cells.lane(f"question {key[0]}", question[key[0]])] if key[0] in question else []
-        return [*asked, cells.answer(f"recorded with {key[2]}, decided by {said(rule)}", answers[key], rule, pair.tokenizer)]
+    def events(key):
+        rows = record.rows(key)
+        return (rows.get("rescued", rows.token) == True).sum(), (rows.source == "residual").sum()     # noqa: E712
+    able = [k for k in record.keys if k[2] == method and problem_id in (None, k[0])] or record.keys
+    problem, seed, method = max(able, key=events)
 
-    def build():
-        rule, box = _rule_controls(tau, beta)
-        pick = [ui.Dropdown(options=list(dict.fromkeys(k[i] for k in answers)), value=first[i], description=name)
-                for i, name in enumerate(("problem", "seed", "recorded"))]
-        canvas = Strips(legend=[cells.legend()])
-        _redraw_on(canvas, [*pick, *box.children], lambda: {"lanes": lanes(tuple(p.value for p in pick), rule())})
-        return ui.VBox([_row(*pick), box, canvas])
+    def state(problem, seed, method, *rule):
+        rule, rows = _rule(*rule), record.rows((problem, seed, method))
+        title = f"answer recorded with {method}, decided by: {cells.said(rule)}"
+        return {"lanes": [*record.question(problem), cells.answer(title, rows, rule, pair.tokenizer)]}
 
-    begin = rules.Gated(tau, rules.Power(beta))
-    return View(cells.html("Anatomy of an answer", [*lanes(first, begin), cells.legend()]), build)
+    pick = (_choice("problem", record.problems, problem), _choice("seed", record.seeds, seed),
+            _choice("recorded", record.methods, method))
+    row = Controls(lambda: [c for p in pick for c in p.make()], sum((p.begin for p in pick), ()))
+    return _view("Anatomy of an answer", [_rule_controls(tau, beta), row],
+                 lambda tau, kind, beta, *key: state(*key, tau, kind, beta), [cells.legend()])
 
 
-def _answers(trace):
-    """{(problem, seed, method): rows} of a trace; one Generation's trace is one answer."""
-    trace = trace.assign(**{c: v for c, v in (("problem_id", "answer"), ("seed", 0), ("method", "recorded")) if c not in trace})
-    return {k: rows for k, rows in trace.groupby(["problem_id", "seed", "method"], sort=False)}
+def sweep(taus, lines, trace, pair, *, chosen, problems=(), label="τ = {:g}"):
+    """Three lines over tau with a cursor, the Pareto plane with the chosen point, and answers that were recorded there.
+
+    taus: nats; lines: {"accept ratio", "accuracy", "tokens per second"} -> one stats.Interval per tau (as
+    plots.tau_lines takes); trace: recorded with methods labelled `label`; chosen: where the slider begins.
+    """
+    record, taus = cells.Record(trace, problems), list(taus)
+
+    def state(tau, problem):
+        key, i = (problem, record.seeds[0], label.format(tau)), taus.index(tau)
+        words = f"τ = {tau:g} nats: " + ", ".join(f"{name} {v[i].show(3)}" for name, v in lines.items())
+        title = f"answer recorded at τ = {tau:g}"
+        answer = (cells.answer(title, record.rows(key), rules.SP_entropy(tau), pair.tokenizer) if key in record.places
+                  else cells.lane(title, "none was recorded"))
+        return {"picture": charts.sweep(taus, lines, i), "alt": words, "status": words,
+                "lanes": [*record.question(problem), answer]}
+
+    def slider():
+        return [ui.SelectionSlider(options=[(f"{t:g}", t) for t in taus], value=chosen, description="τ, nats",
+                                   continuous_update=False, **LOOK)]
+    columns = {name: [v.show(3) for v in values] for name, values in lines.items()}
+    table = cells.numbers(pd.DataFrame({"τ, nats": [f"{t:g}" for t in taus]} | columns), taus.index(chosen))
+    return _view(f"Sweep over τ; chosen: {chosen:g} nats", [Controls(slider, (chosen,)), _choice(
+        "example", record.problems, record.problems[0])], state, [cells.legend()], table)
 
 
-def said(rule):
-    """A rule in words."""
-    if not isinstance(rule, rules.Gated):
-        return "the strict rule" if rule == rules.STRICT else repr(rule)
-    beta = rule.inner.beta
-    name = {0.5: "√", 0.0: "accept all", 1.0: "strict"}.get(beta, f"power β = {beta:g}")
-    return f"{name} everywhere" if math.isinf(rule.tau) else f"{name} where H(q) ≤ {rule.tau:g} nats, strict elsewhere"
+def routing(trace, pair, problems=(), *, tau=None, problem_id=None):
+    """A routed answer: tokens coloured by the model that spoke, and the entropies of all that were asked as lines.
 
+    trace: rows of Routed answers, with columns H_draft and H_NAME (nats) of each expert; tau marks the gate.
+    """
+    record = cells.Record(trace, problems)
+    experts = [c.removeprefix("H_") for c in trace if c.startswith("H_") and c not in ("H_q", "H_p", "H_draft")]
+    names = ["draft", *experts]
 
-def _rule_controls(tau, beta):
-    """Sliders for tau and beta and a choice of rule. Returns (function -> rule, box)."""
-    gate = ui.FloatSlider(min(tau, TOP), min=0, max=TOP, step=0.05, description="τ, nats", continuous_update=False,
-                          tooltip="entropy gate; at the right end the rule applies everywhere")
-    name = next((n for n, b in RULES.items() if b == beta), "power β")
-    kind = ui.Dropdown(options=list(RULES), value=name, description="rule")
-    power = ui.FloatSlider(beta, min=0, max=1, step=0.05, description="β", continuous_update=False, disabled=RULES[name] is not None)
-    kind.observe(lambda change: setattr(power, "disabled", RULES[change.new] is not None), "value")
-
-    def rule():
-        b = power.value if RULES[kind.value] is None else RULES[kind.value]
-        return rules.Gated(math.inf if gate.value >= TOP else gate.value, rules.Power(b))
-    return rule, _row(gate, kind, power)
-
-
-def _row(*children):
-    return ui.HBox(children, layout=ui.Layout(flex_flow="row wrap"))
-
-
-def _redraw_on(canvas, controls, state):
-    """Draw now and whenever a control moves; an error is a sentence in the view."""
-    def redraw(*_):
-        try:
-            new = {"status": "", "failed": False} | state()
-        except Exception as error:
-            new = {"status": sentence(error), "failed": True}
-        with canvas.hold_sync():
-            for name, value in new.items():
-                setattr(canvas, name, value)
-    for control in controls:
-        control.observe(redraw, "value")
-    redraw()
-
-
-def sentence(error):
-    """An exception as a sentence."""
-    kind = "" if isinstance(error, (ValueError, RuntimeError, FileNotFoundError, MemoryError)) else f"{type(error).__name__}: "
-    return f"This did not work: {kind}{error}"
+    def state(problem):
+        rows = record.rows(next(key for key in record.keys if key[0] == problem))
+        shares = rows.source.str.removeprefix("expert:").value_counts()
+        words = "tokens by " + ", ".join(f"{name} {shares[name]}" for name in names if name in shares)
+        answer = cells.lane(f"answer to {problem}", words, cells.spoken(rows, pair.tokenizer, names))
+        return {"lanes": [*record.question(problem), answer], "picture": charts.routing(rows, names, tau),
+                "alt": f"entropies along the answer; {words}", "below": True}
+    return _view("Who spoke, and how sure those were who were asked",
+                 [_choice("problem", record.problems, problem_id or record.problems[0])], state)
 
 
 # ---- live ----------------------------------------------------------------------------------------------
@@ -169,15 +253,15 @@ class Job:
     limit: int
 
 
-def live(pair, problems, method=Speculative(rules.SP_entropy(1.0)), *, sampling=Sampling(), seed=0, max_new_tokens=None):
+def live(pair, problems, method=Speculative(rules.SP_entropy(1.0)), *, sampling=Sampling(), seed=0,
+         max_new_tokens=None):
     """Strict and relaxed generation with the same uniforms, side by side, by the loaded pair.
 
     method: the relaxed Speculative where the controls begin. On the pocket pair a moved control generates at once.
     """
-    gated = isinstance(method.rule, (rules.Gated, rules.Power)) and getattr(method.rule, "gate", "low_entropy") == "low_entropy"
-    if not gated or not isinstance(getattr(method.rule, "inner", method.rule), rules.Power):
+    rule = rules.Gated(math.inf, method.rule) if isinstance(method.rule, rules.Power) else method.rule
+    if not (isinstance(rule, rules.Gated) and rule.gate == "low_entropy" and isinstance(rule.inner, rules.Power)):
         raise ValueError(f"the rule was {method.rule}; the live view has an entropy gate around a power rule")
-    rule = method.rule if isinstance(method.rule, rules.Gated) else rules.Gated(math.inf, method.rule)
     limit = max_new_tokens or problems[0].max_new_tokens
     job = Job(problems[0], replace(method, rule=rule), sampling, seed, limit)
     own = replace(pair, draft=copy(pair.draft), target=copy(pair.target))   # the same weights, a cache of its own
@@ -194,29 +278,29 @@ def both(job):
 
 def generate(pair, job, method, show=lambda lane: False):
     """Decode one answer, recorded. show(lane) is called while it grows; True ends it. Returns its lane."""
-    begin, away = time.perf_counter(), 0.0
+    begin, away, drawn = time.perf_counter(), 0.0, 0.0
 
     def strip(answer, seconds):
         rows = cells.redecide(pd.DataFrame(answer.trace), method.rule)
         ratio = f"{answer.accepted / answer.drafted:.3f}" if answer.drafted else "–"
-        numbers = (f"{len(answer.tokens)} tokens · {len(answer.tokens) / max(seconds, 1e-9):.0f} tokens/s (with recording) · accept ratio "
-                   f"{ratio} · target calls {answer.target_calls} · rescued {answer.rescued}")
-        return cells.lane(said(method.rule), numbers, cells.cells(rows, cells.texts(pair.tokenizer, rows.token)))
-
-    drawn = 0.0
+        speed = f"{len(answer.tokens) / max(seconds, 1e-9):.0f} tokens/s while recording"
+        numbers = (f"{len(answer.tokens)} tokens · {speed} · accept ratio {ratio} · "
+                   f"target calls {answer.target_calls} · rescued {answer.rescued}")
+        return cells.lane(cells.said(method.rule), numbers, cells.cells(rows, cells.texts(pair.tokenizer, rows.token)))
 
     def on_round(answers):
         nonlocal away, drawn
         since = time.perf_counter()
-        if since - drawn < REDRAW_S and drawn:
+        if drawn and since - drawn < REDRAW_S:
             return show(None)
         stop = show(strip(answers[0], since - begin - away))
         drawn = time.perf_counter()
         away += drawn - since       # drawing is no part of the speed
         return stop
 
-    answer, = decode(pair, method, [pair.encode(job.problem.messages)], [experiments.key(job.seed, job.problem)], sampling=job.sampling,
-                     max_new_tokens=job.limit, stop=job.problem.stop, trace=True, on_round=on_round)
+    prompt, key = pair.encode(job.problem.messages), experiments.key(job.seed, job.problem)
+    answer, = decode(pair, method, [prompt], [key], sampling=job.sampling, max_new_tokens=job.limit,
+                     stop=job.problem.stop, trace=True, on_round=on_round)
     return strip(answer, answer.seconds - away)
 
 
@@ -224,27 +308,31 @@ class Live:
     """The controls of the live view and its one worker: a new run cancels the one before and waits for its end."""
 
     def __init__(self, pair, problems, job, lanes):
-        self.pair, self.worker, self.cancelled = pair, None, threading.Event()
-        self.problems, self.strict = {p.id: p for p in problems}, {}
+        self.pair, self.base, self.worker, self.cancelled = pair, job, None, threading.Event()
+        self.problems, self.kept = {p.id: p for p in problems}, None
         self.canvas = Strips(lanes=lanes, legend=[cells.legend()], beside=True, follow=True)
-        self.rule, rule_box = _rule_controls(job.method.rule.tau, job.method.rule.inner.beta)
-        self.policy, policy_box = _policy_controls(job.method.policy)
-        self.temperature = ui.FloatSlider(job.sampling.temperature, min=0, max=2, step=0.05, description="temperature", continuous_update=False)
-        self.seed = ui.BoundedIntText(job.seed, min=0, max=10**6, description="seed")
-        self.limit = ui.BoundedIntText(job.limit, min=1, max=4096, description="tokens")
-        self.pick = ui.Dropdown(options=list(self.problems), value=job.problem.id, description="problem")
-        self.prompt = ui.Textarea(job.problem.messages[-1]["content"], description="prompt", continuous_update=False, rows=3,
-                                  layout=ui.Layout(width="95%"))
+        self.rule = _rule_controls(job.method.rule.tau, job.method.rule.inner.beta).make()
+        self.policy = _policy_controls(job.method.policy).make()
+        self.heat = _slider(job.sampling.temperature, 2, "temperature")
+        self.seed = ui.BoundedIntText(job.seed, min=0, max=10**6, description="seed", **LOOK)
+        self.limit = ui.BoundedIntText(job.limit, min=1, max=4096, description="tokens", **LOOK)
+        self.pick = ui.Dropdown(options=list(self.problems), value=job.problem.id, description="problem", **LOOK)
+        self.prompt = ui.Textarea(job.problem.messages[-1]["content"], description="prompt", continuous_update=False,
+                                  rows=2, layout={"width": "98%"}, style=LOOK["style"])
         self.auto = ui.Checkbox(pair.name == "pocket", description="run whenever a control moves", indent=False)
         run, stop = ui.Button(description="Run", button_style="primary"), ui.Button(description="Stop")
         run.on_click(self.run)
         stop.on_click(self.stop)
-        self.pick.observe(lambda c: setattr(self.prompt, "value", self.problems[c.new].messages[-1]["content"]), "value")
-        self.base = job
-        row = (self.temperature, self.seed, self.limit)
-        for control in (*rule_box.children, *policy_box.children, *row, self.prompt):
+        self.pick.observe(self.ask, "value")
+        numbers = [self.heat, self.seed, self.limit]
+        for control in (*self.rule, *self.policy, *numbers, self.prompt):
             control.observe(lambda _: self.auto.value and self.run(), "value")
-        self.box = ui.VBox([rule_box, policy_box, _row(*row), self.pick, self.prompt, _row(run, stop, self.auto), self.canvas])
+        rows = self.rule, self.policy, numbers, [self.pick, run, stop], [self.prompt], [self.auto]
+        self.box = ui.VBox([*map(_row, rows), self.canvas])
+
+    def ask(self, change):
+        """Put the chosen problem's question into the prompt."""
+        self.prompt.value = self.problems[change.new].messages[-1]["content"]
 
     def job(self):
         """What the controls ask for; free text is a problem of its own."""
@@ -252,161 +340,61 @@ class Live:
         if not text.strip():
             raise ValueError("the prompt is empty; type a question or choose a problem")
         if text != problem.messages[-1]["content"]:
-            problem = Problem(f"free-{hashlib.sha256(text.encode()).hexdigest()[:10]}", "free", ({"role": "user", "content": text},), None, self.limit.value)
-        return Job(problem, replace(self.base.method, rule=self.rule(), policy=self.policy()),
-                   replace(self.base.sampling, temperature=self.temperature.value), self.seed.value, self.limit.value)
+            name = f"free-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+            problem = Problem(name, "free", ({"role": "user", "content": text},), None, self.limit.value, problem.stop)
+        method = replace(self.base.method, rule=_rule(*(c.value for c in self.rule)),
+                         policy=_policy(*(c.value for c in self.policy)))
+        sampling = replace(self.base.sampling, temperature=self.heat.value)
+        return Job(problem, method, sampling, self.seed.value, self.limit.value)
 
     def run(self, *_):
         """Cancel what runs and start anew, in a thread."""
         self.cancelled.set()
         self.cancelled = threading.Event()
-        try:
-            job = self.job()
-        except ValueError as error:
-            return self.tell(sentence(error), failed=True)
-        self.worker = threading.Thread(target=self.work, args=(job, self.cancelled, self.worker), daemon=True)
+        self.canvas.show(self.start)
+
+    def start(self):
+        """Start the worker on what the controls ask for."""
+        self.worker = threading.Thread(target=self.work, args=(self.job(), self.cancelled, self.worker), daemon=True)
+        self.canvas.status, self.canvas.failed = "generating", False
         self.worker.start()
 
     def stop(self, *_):
         """Cancel what runs; what it has made stays."""
         self.cancelled.set()
         if self.worker and self.worker.is_alive():
-            self.tell("stopped")
-
-    def tell(self, status, failed=False):
-        with self.canvas.hold_sync():
-            self.canvas.status, self.canvas.failed = status, failed
+            self.canvas.status = "stopped"
 
     def work(self, job, cancelled, before=None):
         """Generate both answers of a job, drawing as they grow."""
         if before:
             before.join()
-        if cancelled.is_set():
-            return
-        strict, relaxed = both(job)
-        kept = replace(job, method=strict)
-        lanes = [self.strict.get(kept) or cells.lane(said(strict.rule)), cells.lane(said(relaxed.rule), "waiting")]
         begin = time.perf_counter()
-        try:
-            for i, method in enumerate((strict, relaxed)):
-                if i or kept not in self.strict:        # the strict answer does not depend on tau or the rule
-                    lanes[i] = self.stream(i, method, job, lanes, cancelled)
-                if cancelled.is_set():
-                    return
-                self.strict = {kept: lanes[0]}
-            self.canvas.lanes = list(lanes)
-            self.tell(f"done in {time.perf_counter() - begin:.2f} s")
-        except Exception as error:
-            self.tell(sentence(error), failed=True)
 
-    def stream(self, i, method, job, lanes, cancelled):
+        def state():
+            lanes = self.lanes(job, cancelled)
+            status = f"done in {time.perf_counter() - begin:.2f} s"
+            return None if cancelled.is_set() else {"lanes": lanes, "status": status}
+        if not cancelled.is_set():
+            self.canvas.show(state)
+
+    def lanes(self, job, cancelled):
+        """Both answers as lanes. The strict one depends on neither tau nor rule: it is kept while those move."""
+        strict, relaxed = both(job)
+        same = replace(job, method=strict)
+        waiting = cells.lane(cells.said(relaxed.rule), "waiting")
+        if self.kept is None or self.kept[0] != same:
+            lane = self.stream(strict, job, cancelled, lambda grown: [grown, waiting])
+            self.kept = None if cancelled.is_set() else (same, lane)
+        if cancelled.is_set():
+            return []
+        first = self.kept[1]
+        return [first, self.stream(relaxed, job, cancelled, lambda grown: [first, grown])]
+
+    def stream(self, method, job, cancelled, around):
         """One of the two answers, drawn while it grows unless the run is cancelled."""
         def show(grown):
             if grown and not cancelled.is_set():
-                self.canvas.lanes = [grown if j == i else other for j, other in enumerate(lanes)]
+                self.canvas.lanes = around(grown)
             return cancelled.is_set()
-        self.tell(f"generating: {said(method.rule)}")
         return generate(self.pair, job, method, show)
-
-
-def _policy_controls(policy):
-    """How long a block is drafted. Returns (function -> policy, box)."""
-    name = next(n for n, (cls, _) in POLICIES.items() if cls is type(policy))
-    kind = ui.Dropdown(options=list(POLICIES), value=name, description="draft")
-    gamma = ui.IntSlider(policy.gamma, min=1, max=16, description="γ", continuous_update=False)
-    begin = getattr(policy, POLICIES[name][1], 1.0)
-    threshold = ui.FloatSlider(begin, min=0, max=TOP, step=0.05, description="threshold", continuous_update=False, disabled=not POLICIES[name][1])
-
-    def switch(change):
-        cls, field = POLICIES[change.new]
-        threshold.disabled = not field
-        if field:
-            threshold.value = getattr(cls(), field)
-    kind.observe(switch, "value")
-
-    def chosen():
-        cls, field = POLICIES[kind.value]
-        return cls(gamma.value, **({field: threshold.value} if field else {}))
-    return chosen, _row(kind, gamma, threshold)
-
-
-# ---- sweep ---------------------------------------------------------------------------------------------
-
-def sweep(taus, lines, trace, pair, *, chosen, problems=(), label="τ = {:g}"):
-    """Three lines over tau with a cursor, the Pareto plane with the chosen point, and answers that were recorded there.
-
-    taus: nats; lines: {"accept ratio", "accuracy", "tokens per second"} -> one stats.Interval per tau (as plots.tau_lines
-    takes); trace: recorded with methods labelled `label`; chosen: where the slider begins.
-    """
-    answers, taus = _answers(trace), list(taus)
-    ids = list(dict.fromkeys(k[0] for k in answers))
-    seeds = list(dict.fromkeys(k[1] for k in answers))
-    question = {p.id: p.messages[-1]["content"] for p in problems}
-
-    def state(tau, problem):
-        i, key = taus.index(tau), (problem, seeds[0], label.format(tau))
-        said = f"τ = {tau:g} nats: " + ", ".join(f"{name} {v[i].show(3)}" for name, v in lines.items())
-        example = [cells.answer(f"{problem}, recorded at τ = {tau:g}", answers[key], rules.SP_entropy(tau), pair.tokenizer)] if key in answers else [
-            cells.lane(f"{problem}, τ = {tau:g}", "no answer was recorded here")]
-        asked = [cells.lane(f"question {problem}", question[problem])] if problem in question else []
-        return {"picture": _sweep_picture(taus, lines, i), "alt": said, "status": said, "lanes": asked + example}
-
-    def build():
-        tau = ui.SelectionSlider(options=[(f"{t:g}", t) for t in taus], value=chosen, description="τ, nats", continuous_update=False)
-        pick = ui.Dropdown(options=ids, description="example")
-        canvas = Strips(legend=[cells.legend()])
-        _redraw_on(canvas, [tau, pick], lambda: state(tau.value, pick.value))
-        return ui.VBox([_row(tau, pick), canvas])
-
-    begin = state(chosen, ids[0])
-    table = pd.DataFrame({"τ, nats": [f"{t:g}" for t in taus]} | {name: [v.show(3) for v in values] for name, values in lines.items()})
-    return View(cells.html(f"Sweep over τ; chosen: {chosen:g} nats", begin["lanes"], begin["picture"], begin["alt"],
-                           cells.numbers(table, bold=taus.index(chosen))), build)
-
-
-def _sweep_picture(taus, lines, i):
-    """The three lines and the Pareto plane, with tau number i marked."""
-    x, names = range(len(taus)), [f"{t:g}" for t in taus]
-    panels = [cells.panel(title, [cells.line(title, "#d55e00", x, [v.estimate for v in vs], [v.low for v in vs], [v.high for v in vs])],
-                          x_label="τ, nats", x_names=names, cursor=i) for title, vs in lines.items()]
-    speed, right = ([v.estimate for v in lines[name]] for name in ("tokens per second", "accuracy"))
-    on = [k for k in x if not any((speed[j] >= speed[k] and right[j] > right[k]) or (speed[j] > speed[k] and right[j] >= right[k]) for j in x)]
-    on.sort(key=lambda k: speed[k])
-    return cells.chart([*panels, cells.panel("accuracy over tokens per second", [
-        cells.line("Pareto front", "#0072b2", [speed[k] for k in on], [right[k] for k in on]),
-        cells.line("", "#888888", speed, right, joined=False)][::-1], x_label="tokens per second", point=(speed[i], right[i]))])
-
-
-# ---- routing -------------------------------------------------------------------------------------------
-
-def routing(trace, pair, problems=(), *, tau=None, problem_id=None):
-    """A routed answer: tokens coloured by the model that spoke, and the entropies of all that were asked as lines.
-
-    trace: rows of Routed answers, with columns H_draft and H_NAME (nats) of each expert; tau marks the gate.
-    """
-    answers = _answers(trace)
-    names = ["draft", *(c.removeprefix("H_") for c in trace if c.startswith("H_") and c not in ("H_q", "H_p", "H_draft"))]
-    question = {p.id: p.messages[-1]["content"] for p in problems}
-    keys = {k[0]: k for k in reversed(answers)}
-    ids = list(keys)[::-1]
-    first = problem_id or ids[0]
-
-    def state(problem):
-        rows = answers[keys[problem]].reset_index(drop=True)
-        series = [cells.line(n, cells.SPEAKERS[names.index(n) % len(cells.SPEAKERS)][0] if n != "draft" else "#888888", rows.position, rows[f"H_{n}"])
-                  for n in names if f"H_{n}" in rows and rows[f"H_{n}"].notna().any()]
-        picture = cells.chart([cells.panel("entropy of the models that were asked, nats", series, x_label="position in the answer", level=tau)], 1000, 240)
-        shares = rows.source.str.removeprefix("expert:").value_counts()
-        said = "tokens by " + ", ".join(f"{n} {shares[n]}" for n in names if n in shares)
-        asked = [cells.lane(f"question {problem}", question[problem])] if problem in question else []
-        return {"lanes": [*asked, cells.lane(f"answer to {problem}", said, cells.spoken(rows, pair.tokenizer, names))],
-                "picture": picture, "alt": f"entropies along the answer to {problem}; {said}"}
-
-    def build():
-        pick = ui.Dropdown(options=ids, value=first, description="problem")
-        canvas = Strips()
-        _redraw_on(canvas, [pick], lambda: state(pick.value))
-        return ui.VBox([pick, canvas])
-
-    begin = state(first)
-    return View(cells.html("Who spoke, and how sure those were who were asked", begin["lanes"], begin["picture"], begin["alt"]), build)

@@ -1,5 +1,4 @@
 """Shared pieces of the tests: a model of three words, and where optional data is."""
-import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from helpers import models
 
 ROOT = Path(__file__).resolve().parent.parent
-torch.set_num_threads(min(2, os.cpu_count()))
+torch.set_num_threads(1)
 
 
 class TableMemory:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import ROOT, table, table_pair
 
-from helpers import decoding, fast, rules, tasks
+from helpers import decoding, models, rules, tasks
 from helpers.methods import (Autoregressive, Confidence, EntropyStop, Fixed, Routed, Selective, Speculative,
                              SqrtEntropyStop)
 from helpers.models import load_pair
@@ -236,7 +236,7 @@ METHODS = [Autoregressive("target"), Selective(0.3), Speculative(), Speculative(
 def packed():
     """The shipped pair with the packed layers of a large one: an fp16 target and an int8 draft."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fast, "SMALL", 0)
+        patch.setattr(models, "SMALL_EMBEDDING", 0)
         pair = load_pair("pocket", device="cpu")
     assert (pair.target.body.bytes_per_weight, pair.draft.body.bytes_per_weight) == (2, 1)
     return pair
