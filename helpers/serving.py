@@ -10,6 +10,7 @@ an end of answer (what was drafted past it is taken out of the counts).
 """
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -33,11 +34,15 @@ COLDEST = 0.25      # below it single precision rounds away over 1e-4 of q: no e
 
 @dataclass(frozen=True)
 class Fly:
-    """vLLM's own relaxed rule (0.33, CUDA): keeps a rejected token where the *target's* entropy is high, if a window agrees."""
+    """vLLM's own lossy rule (0.33, CUDA): keeps a rejected token where the *target's* entropy is high and the next fit."""
 
     gamma: int = 4
-    threshold: float = 0.3      # entropy of the target's top 3, normalised
+    threshold: float = 0.3      # nats, of the target's three likeliest tokens
     label: str = "fly"
+
+    def __post_init__(self):
+        if self.gamma < 2:
+            raise ValueError(f"gamma was {self.gamma}; fly looks at the drafts behind a rejected one: 2 or more")
 
 
 @dataclass
@@ -66,7 +71,7 @@ class VLLMEngine:
         check(self.method, self.sampling, self.cpu)
         self.folders, self.vocab = prepare(self.preset, self.cpu)
         self.words = words(self.name, self.folders)
-        self.mended = None
+        self.said = self.mended = None
 
     def run(self, jobs, max_new_tokens=None, grade=True, **params):
         """Answer jobs, a list of (seed, problem). Returns one tidy row per job; params go to vLLM's SamplingParams."""
@@ -76,7 +81,7 @@ class VLLMEngine:
                     for prompt, (seed, p) in zip(prompts, jobs)]
         longest = max(map(len, prompts)) + limit + self.gamma + 1
         said = self._ask({"llm": self.llm(longest), "requests": requests})
-        self.mended = said["mended"]
+        self.said, self.mended = said["answers"], said["mended"]
         answers = [self._generation(a) for a in said["answers"]]
         if self.concurrency > 1:        # answers share the clock: each is charged by its tokens
             every = sum(len(a.tokens) for a in answers)
@@ -94,9 +99,13 @@ class VLLMEngine:
     def llm(self, max_model_len):
         """Arguments of vllm.LLM."""
         main = "draft" if getattr(self.method, "model", "") == "draft" else "target"
-        arguments = {"model": self.folders[main], "tensor_parallel_size": self.tensor_parallel_size, "dtype": self.dtype or ("float32" if self.cpu else "auto"),
-                     "gpu_memory_utilization": self.memory_share, "max_model_len": max_model_len, "seed": self.seed,
-                     "max_num_seqs": self.concurrency, "enforce_eager": self.cpu, "disable_log_stats": False}
+        arguments = {"model": self.folders[main], "tensor_parallel_size": self.tensor_parallel_size,
+                     "dtype": self.dtype or ("float32" if self.cpu else "auto"), "seed": self.seed,
+                     "gpu_memory_utilization": self.memory_share, "max_model_len": max_model_len,
+                     "max_num_seqs": self.concurrency, "disable_log_stats": False}
+        if self.cpu:    # a prompt read in parts rewinds its request's generator, which a CPU generator cannot
+            arguments |= {"enforce_eager": True, "enable_chunked_prefill": False,
+                          "max_num_batched_tokens": max(4096, max_model_len)}
         if not isinstance(self.method, Autoregressive):
             arguments |= {"per_request_spec_decode_metrics": "detailed", "speculative_config": {
                 "method": "draft_model", "model": self.folders["draft"], "num_speculative_tokens": self.gamma,
@@ -124,9 +133,9 @@ class VLLMEngine:
         """Run the job in a process that has vLLM; its log is kept when it fails."""
         python = os.environ.get("SP_VLLM_PYTHON", sys.executable)
         env = {k: v for k, v in os.environ.items() if k != vllm_plugin.SETTINGS}
-        env |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": env.get("VLLM_USE_V2_MODEL_RUNNER", "0"),
-                "PYTHONPATH": str(paths.ROOT)}
-        env.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        env |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "PYTHONPATH": str(paths.ROOT)}
+        env.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
+        env.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")       # GiB
         if self.settings():
             env[vllm_plugin.SETTINGS] = self.settings()
         with tempfile.TemporaryDirectory() as folder:
@@ -143,7 +152,7 @@ class VLLMEngine:
         raise RuntimeError(said.get("error") or f"vLLM's process ended with code {ended.returncode}; its log is {log}")
 
     def _generation(self, said):
-        """A worker's answer as a Generation; the first token comes with the prompt's forward, its time from the rest."""
+        """A worker's answer as a Generation; the first token comes with the prompt and is charged like the others."""
         n, accepted, drafted, calls = counts(len(said["tokens"]), said["accepted"], said["drafted"])
         small = getattr(self.method, "model", "") == "draft"
         finish = {"length": "length", "stop": "stop" if isinstance(said["stopped_by"], str) else "eos"}[said["finish"]]
@@ -155,9 +164,9 @@ class VLLMEngine:
 def counts(n_tokens, accepted, drafted):
     """Tokens, accepted, drafted, target calls of an answer, from one number per verification.
 
-    Emitted are 1 token by the prompt's forward and accepted + 1 per verification; where the answer ended inside the last
-    block, what lies behind its end was neither drafted nor accepted, as in the in-process decoders. Forwards without a
-    draft (vLLM has none near max_model_len) make up the rest of the tokens.
+    Emitted are 1 token by the prompt's forward and accepted + 1 per verification; where the answer ended inside the
+    last block, what lies behind its end was neither drafted nor accepted, as in the in-process decoders. Forwards
+    without a draft (vLLM has none near max_model_len) make up the rest of the tokens.
     """
     accepted, drafted = list(accepted), list(drafted)
     plain = n_tokens - 1 - sum(a + 1 for a in accepted)
@@ -174,21 +183,22 @@ def check(method, sampling, cpu):
             raise ValueError("fly is not there on vLLM's CPU build; run it on a CUDA GPU with vLLM 0.33")
         return
     if not isinstance(method, (Autoregressive, Speculative)):
-        raise ValueError(f"{method.label} has no counterpart inside vLLM; use Autoregressive, Speculative or Fly, or engine 'local'")
+        raise ValueError(f"{method.label} has no counterpart inside vLLM; use Autoregressive, Speculative or Fly, "
+                         "or engine 'local'")
     if not isinstance(method, Speculative):
         return
     settings = vllm_plugin.settings_of(method)
-    looks = settings.tau >= 0 or settings.stop < float("inf")
-    if looks and settings.beta == 0 and sampling.temperature == 0 or looks and 0 < sampling.temperature < COLDEST:
-        raise ValueError(f"temperature was {sampling.temperature}; vLLM hands over no q at 0, and below {COLDEST} too little of it "
-                         f"for the draft's entropy: use {COLDEST} or more, or engine 'local'")
-    if settings.stop < float("inf") and sampling.temperature == 0:
-        raise ValueError("temperature was 0, where vLLM computes no draft probabilities to stop by; use a temperature above 0, "
-                         "Fixed instead of EntropyStop, or engine 'local'")
+    stops, relaxes = settings.stop < math.inf, settings.tau >= 0
+    if (stops or relaxes) and 0 < sampling.temperature < COLDEST:
+        raise ValueError(f"temperature was {sampling.temperature}; below {COLDEST} what vLLM hands over of q does not "
+                         f"give the draft's entropy exactly: use {COLDEST} or more, or engine 'local'")
+    if sampling.temperature == 0 and (stops or relaxes and settings.beta == 0):
+        raise ValueError("temperature was 0, where vLLM computes no q to stop a draft by or to accept all by; use a "
+                         "temperature above 0, another rule or policy, or engine 'local'")
 
 
 def prepare(preset, cpu):
-    """Folders (or hub ids) that vLLM can load, and the draft's own vocabulary size where it had to be padded, else None.
+    """Folders (or hub ids) that vLLM can load, and the draft's vocabulary size where it had to be padded, else None.
 
     Copies are kept under data/cache/vllm. Errors: tokenizers that differ, a draft with the larger vocabulary.
     """
@@ -197,8 +207,8 @@ def prepare(preset, cpu):
     configs = {role: AutoConfig.from_pretrained(w) for role, w in where.items()}
     draft, target = configs["draft"].vocab_size, configs["target"].vocab_size
     if draft > target:
-        raise ValueError(f"the draft {where['draft']} has {draft} vocabulary rows and the target {where['target']} {target}; vLLM "
-                         "needs equal sizes and only a smaller draft can be padded: use engine 'local', which cuts both")
+        raise ValueError(f"the draft {where['draft']} has {draft} vocabulary rows and the target {where['target']} "
+                         f"{target}; vLLM needs equal sizes and only a draft can be padded: use engine 'local', which cuts both")
     heads = vllm_layout.CPU_HEADS if cpu else ()
     for role, config in configs.items():
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -274,4 +284,5 @@ class Served:
 
     def forward_times(self, widths=(1,), **_):
         """No single forward can be timed from outside vLLM: the cost model's times are missing (NaN)."""
-        return pd.DataFrame([{"model": m, "width": w, "seconds": float("nan")} for m in ("draft", "target") for w in widths])
+        return pd.DataFrame([(m, w, float("nan")) for m in ("draft", "target") for w in widths],
+                            columns=["model", "width", "seconds"])

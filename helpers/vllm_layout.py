@@ -52,21 +52,21 @@ def _head_size(dim, allowed, folder):
     """The least allowed size that is a multiple of `dim`, so that the rotary frequencies are among the wider one's."""
     found = next((size for size in sorted(allowed) if size % dim == 0), None)
     if found is None:
-        raise ValueError(f"the heads of {folder} have {dim} dimensions, and no head size that vLLM has here is a multiple "
-                         f"of it ({', '.join(map(str, allowed))}); use another model")
+        raise ValueError(f"the heads of {folder} have {dim} dimensions, and no head size that vLLM has here is a "
+                         f"multiple of it ({', '.join(map(str, allowed))}); use another model")
     return found
 
 
 def pad_rows(weight, rows):
     """Add zero rows to (V, d) until it has `rows`; refuses to cut."""
     if rows < len(weight):
-        raise ValueError(f"the draft has {len(weight)} vocabulary rows and {rows} were asked for; only a draft with the "
-                         "smaller vocabulary can be padded")
+        raise ValueError(f"the draft has {len(weight)} vocabulary rows and {rows} were asked for; only a draft with "
+                         "the smaller vocabulary can be padded")
     return torch.cat([weight, weight.new_zeros(rows - len(weight), weight.shape[1])])
 
 
 def pad_heads(weights, dim, wider):
-    """The same attention with heads of `wider` = n * dim dimensions; weights is a Qwen2 state dict, returned as Llama's.
+    """The same attention with heads of `wider` = n * dim dimensions; a Qwen2 state dict, returned as Llama's.
 
     Rotary pair (i, i + dim/2) turns with base^(-2i/dim); in the wider head pair (n i, n i + wider/2) does, so that is
     where it goes, and zeros elsewhere. Scores are divided by sqrt(wider) instead of sqrt(dim): q takes up the factor.

@@ -42,10 +42,10 @@ def settings_of(method, vocab=None):
     rule, policy = method.rule, method.policy
     tau, inner = (rule.tau, rule.inner) if isinstance(rule, rules.Gated) else (math.inf, rule)
     if getattr(rule, "gate", "low_entropy") != "low_entropy":
-        raise ValueError(f"the gate was {rule.gate!r}; inside vLLM only low_entropy is there: use engine 'local' for others")
+        raise ValueError(f"the gate was {rule.gate!r}; inside vLLM only low_entropy is there: use engine 'local'")
     if type(inner) not in (rules.Power, rules.Lenience):
-        raise ValueError(f"the rule was {inner!r}; inside vLLM a rule is a Power or a Lenience, because its kernels draw "
-                         "the standard residual: use engine 'local' for others")
+        raise ValueError(f"the rule was {inner!r}; inside vLLM a rule is a Power or a Lenience, because its kernels "
+                         "draw the standard residual: use engine 'local'")
     if type(policy) not in (Fixed, EntropyStop):
         raise ValueError(f"the draft-length policy was {policy!r}; inside vLLM it is Fixed or EntropyStop")
     return Settings(-1.0 if inner == rules.STRICT else tau, getattr(inner, "beta", 1.0), getattr(inner, "l", 1.0),
@@ -85,8 +85,8 @@ def register():
                            "start a new process for another rule")
     check_version()
     if os.environ.get("VLLM_USE_V2_MODEL_RUNNER") != "0":
-        raise RuntimeError("the entropy gate works in vLLM's V1 model runner, and V2 (which draws its uniforms inside a "
-                           "kernel) is selected or may be; set VLLM_USE_V2_MODEL_RUNNER=0")
+        raise RuntimeError("the entropy gate works in vLLM's V1 model runner, and V2 (which draws its uniforms inside "
+                           "a kernel) is selected or may be; set VLLM_USE_V2_MODEL_RUNNER=0")
     settings = Settings(**json.loads(text))
     register.done = text
     mend_expand()
@@ -236,8 +236,8 @@ def _cut_vocabulary(settings):
 def mend_expand():
     """vLLM 0.32's CPU build loses the output of expand_batch_to_tokens for floats: temperatures are what memory held.
 
-    At the first call (before it the CPU kernels are not in place) the installed one is tried: the replacement stays only
-    where it fails, else vLLM's own is put back. On a GPU nothing is looked at.
+    At the first call (before it the CPU kernels are not in place) the installed one is tried: the replacement stays
+    only where it fails, else vLLM's own is put back. On a GPU nothing is looked at.
     """
     from vllm.platforms import current_platform
     from vllm.v1.sample import rejection_sampler as module
@@ -254,9 +254,9 @@ def mend_expand():
 
 
 def expands(expand):
-    """Whether this expand_batch_to_tokens does what it says; new values each time, lest freed memory hold the answer."""
+    """Whether this expand_batch_to_tokens does what it says; new values each time: freed memory may hold old ones."""
     ends = torch.tensor([1, 3], dtype=torch.int32)
-    return all(torch.equal(expand(torch.tensor([a, 2.0]), ends, 3), torch.tensor([a, 2.0, 2.0])) for a in (0.5, 0.25, 0.75))
+    return all(expand(torch.tensor([a, 2.0]), ends, 3).tolist() == [a, 2.0, 2.0] for a in (0.5, 0.25, 0.75))
 
 
 def expand_batch_to_tokens(x, cu_num_tokens, num_tokens, replace_from=0, replace_to=0):

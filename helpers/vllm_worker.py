@@ -1,4 +1,4 @@
-"""The process that has vLLM: reads a job (JSON), answers its requests, writes the answers (JSON). See helpers/serving.py.
+"""The process that has vLLM, for helpers/serving.py: reads a job (JSON), answers its requests, writes the answers.
 
 A process of its own, because patches and settings of one method must not outlive it, and because vLLM's pinned
 libraries may not be the workbook's. It needs vLLM, torch and this package, nothing else.
@@ -14,13 +14,13 @@ from importlib.util import find_spec
 def answer(job):
     """Start vLLM as the job says and answer. Returns {"answers": [...], "wall": seconds, "facts": versions, device}."""
     if find_spec("vllm") is None:
-        raise ModuleNotFoundError(f"vLLM is not installed in {sys.prefix}; `pip install -e .[vllm]` in an environment of "
-                                  "its own and set SP_VLLM_PYTHON to that environment's python, or use engine 'local'")
+        raise ModuleNotFoundError(f"vLLM is not installed in {sys.prefix}; `pip install -e .[vllm]` in an environment "
+                                  "of its own and set SP_VLLM_PYTHON to its python, or use engine 'local'")
     from helpers import vllm_plugin
     vllm_plugin.check_version()
     wanted = os.environ.get(vllm_plugin.SETTINGS)
     if wanted is not None and "sp_entropy" not in {e.name for e in entry_points(group="vllm.general_plugins")}:
-        raise RuntimeError(f"this project's plugin is not installed in {sys.prefix}; run `pip install --no-deps -e .` there")
+        raise RuntimeError(f"the entropy plugin is not installed in {sys.prefix}; `pip install --no-deps -e .` there")
     import torch
     import transformers
     import vllm
@@ -44,9 +44,12 @@ def _plain(output):
     """One RequestOutput as plain data; accepted and drafted have one number per verification."""
     made, times = output.outputs[0], output.metrics
     rounds = made.spec_decode_metrics
-    return {"tokens": list(made.token_ids), "text": made.text, "finish": made.finish_reason, "stopped_by": made.stop_reason,
-            "accepted": rounds.per_step_accepted if rounds else [], "drafted": rounds.per_step_drafted if rounds else [],
-            "prefill_s": times.first_token_ts - times.scheduled_ts, "rest_s": times.last_token_ts - times.first_token_ts}
+    return {"tokens": list(made.token_ids), "text": made.text,
+            "finish": made.finish_reason, "stopped_by": made.stop_reason,
+            "accepted": rounds.per_step_accepted if rounds else [],
+            "drafted": rounds.per_step_drafted if rounds else [],
+            "prefill_s": times.first_token_ts - times.scheduled_ts,
+            "rest_s": times.last_token_ts - times.first_token_ts}
 
 
 if __name__ == "__main__":
