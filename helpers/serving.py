@@ -23,7 +23,7 @@ from types import SimpleNamespace
 import pandas as pd
 from transformers import AutoConfig, GenerationConfig
 
-from helpers import experiments, models, paths, rules, tasks, vllm_layout, vllm_plugin
+from helpers import experiments, models, paths, stats, tasks, vllm_layout, vllm_plugin
 from helpers.methods import Autoregressive, EntropyStop, Speculative
 from helpers.progress import track
 from helpers.rows import Generation
@@ -34,7 +34,7 @@ COLDEST = 0.25      # below it single precision rounds away over 1e-4 of q: no e
 
 @dataclass(frozen=True)
 class Fly:
-    """vLLM's own lossy rule (0.33, CUDA): keeps a rejected token where the *target's* entropy is high and the next fit."""
+    """vLLM's own lossy rule (0.33, CUDA): keeps a rejected token at high *target* entropy, if the next ones fit."""
 
     gamma: int = 4
     threshold: float = 0.3      # nats, of the target's three likeliest tokens
@@ -208,7 +208,7 @@ def prepare(preset, cpu):
     draft, target = configs["draft"].vocab_size, configs["target"].vocab_size
     if draft > target:
         raise ValueError(f"the draft {where['draft']} has {draft} vocabulary rows and the target {where['target']} "
-                         f"{target}; vLLM needs equal sizes and only a draft can be padded: use engine 'local', which cuts both")
+                         f"{target}; vLLM needs equal sizes and only a draft can be padded: use engine 'local'")
     heads = vllm_layout.CPU_HEADS if cpu else ()
     for role, config in configs.items():
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -255,6 +255,14 @@ def open_engine(engine, pair_name, **options):
     if engine != "vllm":
         raise ValueError(f"engine was {engine!r}; use 'local' (one process) or 'vllm'")
     return Served(pair_name, options)
+
+
+def certificate(rows, method):
+    """Share of answers that hold a rescue, as a stats.Interval; NaN where the engine counts none (vLLM)."""
+    part = rows[rows.method == method]
+    if part.rescued.isna().any():
+        return stats.Interval(*(float("nan"),) * 3, part.problem_id.nunique())
+    return stats.mean(part.assign(any_rescue=(part.rescued > 0).astype(float)), "any_rescue", method)
 
 
 @dataclass

@@ -24,9 +24,11 @@ def answer(job):
     import torch
     import transformers
     import vllm
-    llm = vllm.LLM(**job["llm"])
-    if wanted != vllm_plugin.register.done:      # vLLM only logs a plugin that cannot be imported
+    from vllm.plugins import load_general_plugins
+    load_general_plugins()      # as vllm.LLM does, but here what is wrong is said before any weight is read
+    if wanted != vllm_plugin.register.done:     # vLLM only logs a plugin that cannot be imported
         raise RuntimeError("vLLM did not load this project's plugin; is it excluded by VLLM_PLUGINS?")
+    llm = vllm.LLM(**job["llm"])
     prompts = [{"prompt_token_ids": r["prompt"]} for r in job["requests"]]
     params = [vllm.SamplingParams(**r["params"]) for r in job["requests"]]
     llm.generate(prompts[:1], vllm.SamplingParams(temperature=params[0].temperature, max_tokens=8), use_tqdm=False)

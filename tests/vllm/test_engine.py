@@ -45,18 +45,18 @@ def served(jobs):
 
 
 @torch.inference_mode()
-def next_probabilities(lm, sequences):
+def next_probabilities(lm, sequences, temperature=1.0):
     """The model's next-token distributions after sequences of one length. Returns (n, V) double."""
     tokens = torch.tensor(sequences)
     lm.start(*tokens.shape)
-    return lm.logits(lm.forward(tokens, [0] * len(tokens))[:, -1]).double().softmax(-1)
+    return (lm.logits(lm.forward(tokens, [0] * len(tokens))[:, -1]).double() / temperature).softmax(-1)
 
 
-def likely(lm, prompt, depth, least):
+def likely(lm, prompt, depth, least, temperature):
     """All continuations of `depth` tokens with probability at least `least`: {tuple: probability}."""
     found = {(): 1.0}
     for _ in range(depth):
-        after = next_probabilities(lm, [prompt + list(c) for c in found])
+        after = next_probabilities(lm, [prompt + list(c) for c in found], temperature)
         found = {(*c, t): w * float(after[i, t]) for i, (c, w) in enumerate(found.items())
                  for t in (w * after[i] >= least).nonzero()[:, 0].tolist()}
     return found
@@ -64,14 +64,14 @@ def likely(lm, prompt, depth, least):
 
 @pytest.mark.parametrize("name", ["SP", "dynamic"])
 def test_strict_matches_the_target_s_joint_distribution(pair, name):
-    """Chi-squared of four tokens of 3000 answers to one prompt; all but the first come out of speculation."""
-    n, problem = 3000, tasks.load("pocket-stories", 1)[0]
-    engine = VLLMEngine("pocket", METHODS[name])
+    """Chi-squared of four tokens of 1500 answers to one prompt; all but the first come out of speculation."""
+    n, problem, warm = 1500, tasks.load("pocket-news", 2)[1], Sampling(1.3)
+    engine = VLLMEngine("pocket", METHODS[name], warm)
     rows = engine.run([(seed, problem) for seed in range(n)], 4, grade=False, ignore_eos=True, stop_token_ids=[])
-    expected = likely(pair.target, pair.encode(problem.messages), 4, 8 / n)
+    expected = likely(pair.target, pair.encode(problem.messages), 4, 8 / n, warm.temperature)
     seen = [tuple(t) for t in rows.tokens]
     counts = [seen.count(c) for c in expected]
-    assert len(expected) > 20 and 0 < rows.accepted.sum() < rows.drafted.sum()
+    assert len(expected) > 8 and 0 < rows.accepted.sum() < rows.drafted.sum()
     counts, wanted = [*counts, n - sum(counts)], [n * w for w in expected.values()]
     assert scipy_stats.chisquare(counts, [*wanted, n - sum(wanted)]).pvalue > LEVEL
 
