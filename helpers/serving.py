@@ -47,14 +47,14 @@ class Fly:
 
 @dataclass
 class VLLMEngine:
-    """One method on one pair inside vLLM. pair: a name from models.PAIRS; gamma is in the method's policy.
+    """One method on one pair inside vLLM. pair: a name from models.PAIRS, or a Preset; gamma is in the method's policy.
 
     tensor_parallel_size GPUs, dtype, memory_share of each GPU, concurrency answers at once (1: seconds are comparable
     with the in-process decoders). Errors, one sentence each: no vLLM, another version, unequal tokenizers, a draft with
     the larger vocabulary, a method or temperature for which the gate cannot be exact, and what vLLM itself refuses.
     """
 
-    pair: str
+    pair: str | models.Preset
     method: Autoregressive | Speculative | Fly
     sampling: Sampling = Sampling()
     tensor_parallel_size: int = 1
@@ -65,12 +65,13 @@ class VLLMEngine:
     options: dict = field(default_factory=dict)     # any other argument of vllm.LLM
 
     def __post_init__(self):
-        self.preset = self.pair if isinstance(self.pair, models.Preset) else models._preset(self.pair, None, None)
-        self.name = self.pair if isinstance(self.pair, str) else "pair"
+        preset = self.pair if isinstance(self.pair, models.Preset) else models._preset(self.pair, None, None)
         self.cpu = models.pick_device().type == "cpu"
         check(self.method, self.sampling, self.cpu)
-        self.folders, self.vocab = prepare(self.preset, self.cpu)
-        self.words = words(self.name, self.folders)
+        if self.alone:
+            preset = models.Preset(preset.draft, preset.draft)
+        self.folders, self.vocab = prepare(preset, self.cpu)
+        self.words = words(self.pair if isinstance(self.pair, str) else "pair", self.folders)
         self.said = self.mended = None
 
     def run(self, jobs, max_new_tokens=None, grade=True, **params):
@@ -93,13 +94,17 @@ class VLLMEngine:
         return experiments._tidy(pd.DataFrame(rows))
 
     @property
+    def alone(self):
+        """Whether the draft speaks alone: it then stands where the target would, as it is, unpadded."""
+        return getattr(self.method, "model", "") == "draft"
+
+    @property
     def gamma(self):
         return getattr(getattr(self.method, "policy", self.method), "gamma", 0)
 
     def llm(self, max_model_len):
         """Arguments of vllm.LLM."""
-        main = "draft" if getattr(self.method, "model", "") == "draft" else "target"
-        arguments = {"model": self.folders[main], "tensor_parallel_size": self.tensor_parallel_size,
+        arguments = {"model": self.folders["target"], "tensor_parallel_size": self.tensor_parallel_size,
                      "dtype": self.dtype or ("float32" if self.cpu else "auto"), "seed": self.seed,
                      "gpu_memory_utilization": self.memory_share, "max_model_len": max_model_len,
                      "max_num_seqs": self.concurrency, "disable_log_stats": False}
@@ -154,10 +159,10 @@ class VLLMEngine:
     def _generation(self, said):
         """A worker's answer as a Generation; the first token comes with the prompt and is charged like the others."""
         n, accepted, drafted, calls = counts(len(said["tokens"]), said["accepted"], said["drafted"])
-        small = getattr(self.method, "model", "") == "draft"
         finish = {"length": "length", "stop": "stop" if isinstance(said["stopped_by"], str) else "eos"}[said["finish"]]
-        return Generation(said["tokens"], said["text"], finish, 0 if small else calls, n if small else drafted, drafted,
-                          accepted, float("nan"), calls, prefill_s=said["prefill_s"],
+        target_calls, draft_calls = (0, n) if self.alone else (calls, drafted)
+        return Generation(said["tokens"], said["text"], finish, target_calls, draft_calls, drafted, accepted,
+                          float("nan"), calls, prefill_s=said["prefill_s"],
                           seconds=said["rest_s"] * n / max(n - 1, 1) or said["prefill_s"])
 
 
@@ -182,7 +187,8 @@ def check(method, sampling, cpu):
         if cpu:
             raise ValueError("fly is not there on vLLM's CPU build; run it on a CUDA GPU with vLLM 0.33")
         return
-    if not isinstance(method, (Autoregressive, Speculative)):
+    known = isinstance(method, (Autoregressive, Speculative))
+    if not known or getattr(method, "model", "target") not in ("draft", "target"):
         raise ValueError(f"{method.label} has no counterpart inside vLLM; use Autoregressive, Speculative or Fly, "
                          "or engine 'local'")
     if not isinstance(method, Speculative):

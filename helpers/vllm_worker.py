@@ -16,14 +16,18 @@ def answer(job):
     if find_spec("vllm") is None:
         raise ModuleNotFoundError(f"vLLM is not installed in {sys.prefix}; `pip install -e .[vllm]` in an environment "
                                   "of its own and set SP_VLLM_PYTHON to its python, or use engine 'local'")
-    from helpers import vllm_plugin
-    vllm_plugin.check_version()
-    wanted = os.environ.get(vllm_plugin.SETTINGS)
-    if wanted is not None and "sp_entropy" not in {e.name for e in entry_points(group="vllm.general_plugins")}:
-        raise RuntimeError(f"the entropy plugin is not installed in {sys.prefix}; `pip install --no-deps -e .` there")
     import torch
     import transformers
     import vllm
+
+    from helpers import vllm_plugin
+    vllm_plugin.check_version()
+    fly = job["llm"].get("speculative_config", {}).get("rejection_sample_method") == "fly"
+    if fly and vllm.__version__ < "0.33":
+        raise ValueError(f"vLLM {vllm.__version__} has no fly, which came with 0.33.0; install that, or leave fly out")
+    wanted = os.environ.get(vllm_plugin.SETTINGS)
+    if wanted is not None and "sp_entropy" not in {e.name for e in entry_points(group="vllm.general_plugins")}:
+        raise RuntimeError(f"the entropy plugin is not installed in {sys.prefix}; `pip install --no-deps -e .` there")
     from vllm.plugins import load_general_plugins
     load_general_plugins()      # as vllm.LLM does, but here what is wrong is said before any weight is read
     if wanted != vllm_plugin.register.done:     # vLLM only logs a plugin that cannot be imported

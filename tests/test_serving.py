@@ -72,6 +72,7 @@ def test_without_settings_the_plugin_does_nothing(monkeypatch):
     (Speculative(rules.Clip(0.5)), 1.0, "Power or a Lenience"),
     (Speculative(policy=Confidence(4)), 1.0, "Fixed or EntropyStop"),
     (Selective(), 1.0, "no counterpart"),
+    (Autoregressive("math"), 1.0, "math has no counterpart"),
     (Speculative(rules.SP_entropy(1.0)), 0.1, "0.25 or more"),
     (Speculative(rules.Gated(1.0, rules.ACCEPT_ALL)), 0.0, "no q to stop"),
     (Speculative(policy=EntropyStop(4)), 0.0, "no q to stop"),
@@ -87,7 +88,7 @@ def test_greedy_power_rules_are_allowed_because_they_are_strict_there():
 
 
 def test_a_missing_vllm_is_one_sentence():
-    if find_spec("vllm"):
+    if getattr(find_spec("vllm"), "origin", None):     # without an origin it is only the folder tests/vllm
         pytest.skip("vLLM is installed here")
     with pytest.raises(RuntimeError, match=r"vLLM is not installed in .*\[vllm\]"):
         serving.VLLMEngine("pocket", Autoregressive()).run([(0, tasks.load("pocket-facts", 1)[0])])
@@ -112,7 +113,8 @@ def test_engine_arguments(monkeypatch):
     assert speculation["num_speculative_tokens"] == 6 and speculation["draft_sample_method"] == "probabilistic"
     assert speculation["draft_tensor_parallel_size"] == 4
     assert "speculative_config" not in serving.VLLMEngine("pocket", Autoregressive("draft")).llm(100)
-    assert serving.VLLMEngine("pocket", Autoregressive()).settings() is None
+    alone, large = (serving.VLLMEngine("pocket", Autoregressive(m)) for m in ("draft", "target"))
+    assert large.settings() is None and large.llm(100)["model"] != alone.llm(100)["model"] == alone.folders["draft"]
 
 
 def test_wider_heads_are_the_same_function(tmp_path):
