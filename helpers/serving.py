@@ -71,7 +71,7 @@ class VLLMEngine:
         if self.alone:
             preset = models.Preset(preset.draft, preset.draft)
         self.folders, self.vocab = prepare(preset, self.cpu)
-        self.words = words(self.pair if isinstance(self.pair, str) else "pair", self.folders)
+        self.words = words(self.pair if isinstance(self.pair, str) else "pair", preset)
         self.said = self.mended = None
 
     def run(self, jobs, max_new_tokens=None, grade=True, **params):
@@ -83,7 +83,7 @@ class VLLMEngine:
         longest = max(map(len, prompts)) + limit + self.gamma + 1
         said = self._ask({"llm": self.llm(longest), "requests": requests})
         self.said, self.mended = said["answers"], said["mended"]
-        answers = [self._generation(a) for a in said["answers"]]
+        answers = [self._generation(a, p.stop) for a, (_, p) in zip(said["answers"], jobs)]
         if self.concurrency > 1:        # answers share the clock: each is charged by its tokens
             every = sum(len(a.tokens) for a in answers)
             for a in answers:
@@ -156,12 +156,15 @@ class VLLMEngine:
         log.write_text(ended.stdout)
         raise RuntimeError(said.get("error") or f"vLLM's process ended with code {ended.returncode}; its log is {log}")
 
-    def _generation(self, said):
+    def _generation(self, said, stop):
         """A worker's answer as a Generation; the first token comes with the prompt and is charged like the others."""
         n, accepted, drafted, calls = counts(len(said["tokens"]), said["accepted"], said["drafted"])
         finish = {"length": "length", "stop": "stop" if isinstance(said["stopped_by"], str) else "eos"}[said["finish"]]
+        text = self.words.decode(said["tokens"][:-1] if finish == "eos" else said["tokens"])
+        for s in stop if finish == "stop" else ():
+            text = text.split(s)[0]
         target_calls, draft_calls = (0, n) if self.alone else (calls, drafted)
-        return Generation(said["tokens"], said["text"], finish, target_calls, draft_calls, drafted, accepted,
+        return Generation(said["tokens"], text, finish, target_calls, draft_calls, drafted, accepted,
                           float("nan"), calls, prefill_s=said["prefill_s"],
                           seconds=said["rest_s"] * n / max(n - 1, 1) or said["prefill_s"])
 
@@ -235,8 +238,9 @@ def _copied(source, local, vocab_size, heads):
     return out if (out / "config.json").exists() else vllm_layout.export(source, out, vocab_size, heads)
 
 
-def words(name, folders):
-    """A Pair without models: encodes, decodes and describes itself for the tidy rows."""
+def words(name, preset):
+    """A Pair without models: encodes, decodes and describes itself for the tidy rows, from the weights as published."""
+    folders = {role: models.locate(getattr(preset, role), preset) for role in ("draft", "target")}
     tokenizer = models._tokenizer(folders["target"])
     try:
         configured = GenerationConfig.from_pretrained(folders["target"]).eos_token_id
@@ -284,8 +288,8 @@ class Served:
         for method in track(methods, "timing"):
             engine = VLLMEngine(self.pair, method, sampling, **{"concurrency": 1} | self.options)
             rows = engine.run([(seed, p) for p in problems] * repeats, max_new_tokens)
-            runs = rows.assign(repeat=rows.index // len(problems)).sort_values("seconds", kind="stable")
-            frames.append(runs.groupby("problem_id", sort=False).nth((repeats - 1) // 2).drop(columns="repeat"))
+            runs = rows.assign(order=rows.index % len(problems)).sort_values(["order", "seconds"])
+            frames.append(runs.groupby("order").nth((repeats - 1) // 2).drop(columns="order"))
         return pd.concat(frames, ignore_index=True)
 
     def run(self, methods, problems, seeds=(0,), *, sampling=Sampling(), trace=False, max_new_tokens=None):

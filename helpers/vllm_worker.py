@@ -50,8 +50,7 @@ def _plain(output):
     """One RequestOutput as plain data; accepted and drafted have one number per verification."""
     made, times = output.outputs[0], output.metrics
     rounds = made.spec_decode_metrics
-    return {"tokens": list(made.token_ids), "text": made.text,
-            "finish": made.finish_reason, "stopped_by": made.stop_reason,
+    return {"tokens": list(made.token_ids), "finish": made.finish_reason, "stopped_by": made.stop_reason,
             "accepted": rounds.per_step_accepted if rounds else [],
             "drafted": rounds.per_step_drafted if rounds else [],
             "prefill_s": times.first_token_ts - times.scheduled_ts,

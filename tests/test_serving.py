@@ -156,7 +156,7 @@ def test_pairs_are_prepared(tmp_path, monkeypatch):
 
 
 def test_prompts_and_ends_are_the_pair_s(pocket):
-    found = serving.words("pocket", {role: str(paths.ROOT / f"data/pocket/{role}") for role in ("draft", "target")})
+    found = serving.words("pocket", models.PAIRS["pocket"])
     problem = tasks.load("pocket-arithmetic", 1)[0]
     assert found.eos == pocket.eos and found.encode(problem.messages) == pocket.encode(problem.messages)
 
@@ -167,16 +167,16 @@ def test_open_engine(monkeypatch):
     problems, method = tasks.load("pocket-facts", 2), Speculative(policy=Fixed(2))
     assert serving.open_engine("local", "pocket").run([method], problems).n_tokens.gt(0).all()
 
-    answer = {"tokens": [5, 6, 1], "text": "x", "finish": "stop", "stopped_by": None, "accepted": [1], "drafted": [2],
+    answer = {"tokens": [5, 6, 1], "finish": "stop", "stopped_by": None, "accepted": [1], "drafted": [2],
               "prefill_s": 0.1}
     said = {"wall": 3.0, "mended": None, "facts": {"torch": "0"}}
     monkeypatch.setattr(serving.VLLMEngine, "_ask", lambda self, job: said | {
-        "answers": [answer | {"rest_s": 1.0 + i} for i in range(len(job["requests"]))]})
+        "answers": [answer | {"rest_s": 9.0 - i} for i in range(len(job["requests"]))]})
     served = serving.open_engine("vllm", "pocket")
     rows, trace = served.run([method], problems, (0, 1), trace=True)
     local = serving.open_engine("local", "pocket").run([method], problems)
     assert trace is None and set(rows) == set(local) and len(rows) == 4
     assert rows.seconds.sum() == pytest.approx(3.0) and rows.rescued.isna().all()
     timed = served.timed([method], problems, repeats=3)
-    assert list(timed.problem_id) == [p.id for p in problems] and timed.seconds.tolist() == [3 * 1.5, 4 * 1.5]
+    assert list(timed.problem_id) == [p.id for p in problems] and timed.seconds.tolist() == [7 * 1.5, 6 * 1.5]
     assert served.forward_times(widths=(1, 5)).seconds.isna().all()
