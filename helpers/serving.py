@@ -89,7 +89,8 @@ class VLLMEngine:
             for a in answers:
                 a.seconds = said["wall"] * len(a.tokens) / every
         grades = tasks.grade_many([(p, a.text) for (_, p), a in zip(jobs, answers)]) if grade else [None] * len(jobs)
-        rows = [experiments._row(self.words, self.method, seed, p, a, g, self.sampling, limit) | said["facts"]
+        facts = said["facts"] | {"code": code_version()}
+        rows = [experiments._row(self.words, self.method, seed, p, a, g, self.sampling, limit) | facts
                 for (seed, p), a, g in zip(jobs, answers, grades)]
         return experiments._tidy(pd.DataFrame(rows))
 
@@ -233,7 +234,7 @@ def _copied(source, local, vocab_size, heads):
     if not local:
         from huggingface_hub import snapshot_download
         source = snapshot_download(source, allow_patterns=["*.safetensors", *vllm_layout.UNTOUCHED])
-    state = [source, vocab_size, heads, vllm_layout.__doc__, models._revision({"model": source})]
+    state = [source, vocab_size, heads, Path(vllm_layout.__file__).read_text(), models._revision({"model": source})]
     out = paths.CACHE / "vllm" / f"{Path(source).name}-{hashlib.sha256(repr(state).encode()).hexdigest()[:12]}"
     return out if (out / "config.json").exists() else vllm_layout.export(source, out, vocab_size, heads)
 
@@ -249,6 +250,13 @@ def words(name, preset):
     eos = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])} - {None}
     unloaded = SimpleNamespace(device="cpu", dtype="")      # the worker says where and in what it ran
     return models.Pair(name, None, unloaded, tokenizer, tuple(sorted(eos)), {}, models._revision(folders), "vllm")
+
+
+def code_version():
+    """Checksum of the code that an answer of vLLM depends on, beside vLLM."""
+    names = ("serving.py", "vllm_layout.py", "vllm_plugin.py", "vllm_worker.py")
+    files = b"".join(Path(__file__).with_name(name).read_bytes() for name in names)
+    return hashlib.sha256(experiments.code_version().encode() + files).hexdigest()[:12]
 
 
 # ---- what a notebook calls -----------------------------------------------------------------------------
