@@ -9,14 +9,16 @@ import json
 import os
 import platform
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
 
 import pandas as pd
 import torch
 
-from helpers import judge, paths, tasks
+from helpers import judge, models, paths, tasks
 from helpers.decoding import decode
 from helpers.methods import Speculative
 from helpers.progress import track
@@ -36,10 +38,29 @@ def run(pair, methods, problems, seeds=(0,), *, sampling=Sampling(), batch_size=
     """
     jobs = [(seed, problem) for seed in seeds for problem in problems]
     chunks = [(method, jobs[i:i + batch_size]) for method in methods for i in range(0, len(jobs), batch_size)]
-    frames = [_chunk(pair, method, part, sampling, trace, max_new_tokens)
-              for method, part in track(chunks, "decoding")]
+    decoded = _each(pair, lambda own, chunk: _chunk(own, *chunk, sampling, trace, max_new_tokens), chunks)
+    frames = list(track(decoded, "decoding", len(chunks)))
     rows = _tidy(pd.concat([f[0] for f in frames], ignore_index=True))
     return (rows, pd.concat([f[1] for f in frames], ignore_index=True)) if trace else rows
+
+
+def _each(pair, act, items):
+    """act(pair, item) in order. A small pair on a CPU takes one item per core, each with one torch thread and own caches."""
+    if not pair.small:
+        yield from (act(pair, item) for item in items)
+        return
+    count, free = min(models.ALL_THREADS, 4), SimpleQueue()
+    for _ in range(count):
+        free.put(pair.copy())
+
+    def with_own(item):
+        own = free.get()
+        try:
+            return act(own, item)
+        finally:
+            free.put(own)
+    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)) as pool:
+        yield from pool.map(with_own, items)
 
 
 def _chunk(pair, method, jobs, sampling, trace, max_new_tokens):

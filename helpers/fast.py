@@ -51,7 +51,7 @@ class CompactBody:
         self.config = config = model.config
         self.generation_eos = model.generation_config.eos_token_id
         base, device = model.model, model.device
-        large = device.type == "cpu" and base.embed_tokens.weight.numel() >= models.SMALL_EMBEDDING
+        large = device.type == "cpu" and not models.is_small(config)
         kind = {"target": "fp16", "draft": "int8"}[role] if large else "plain"
         self.bytes_per_weight = {"fp16": 2, "int8": 1}.get(kind, dtype.itemsize)
         self.dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -7,7 +7,8 @@ a smaller integer next time.
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -41,7 +42,7 @@ PAIRS = {
 }
 
 ALL_THREADS = torch.get_num_threads()
-SMALL_EMBEDDING = 1 << 24       # numbers in the embedding; below, layers fit the processor's cache and packing gains nothing
+SMALL_EMBEDDING = 1 << 24       # numbers in the embedding of a small model, at most
 
 PLAIN_TEMPLATE = ("{% for m in messages %}{{ m['role'].capitalize() }}: {{ m['content'] }}\n\n{% endfor %}"
                   "{% if add_generation_prompt %}Assistant:{% endif %}")
@@ -177,6 +178,18 @@ class Pair:
         return self.target.device
 
     @property
+    def small(self):
+        """Whether one CPU thread decodes it best."""
+        return self.device.type == "cpu" and is_small(self.target.config)
+
+    def copy(self):
+        """The same weights with caches of their own: what another thread decodes with."""
+        lms = {name: copy(lm) for name, lm in {"draft": self.draft, "target": self.target, **self.experts}.items()}
+        for lm in lms.values():
+            lm.memory = None
+        return replace(self, draft=lms.pop("draft"), target=lms.pop("target"), experts=lms)
+
+    @property
     def context(self):
         return min(m.context for m in (self.draft, self.target, *self.experts.values()))
 
@@ -230,9 +243,13 @@ def load_pair(name="pocket", *, draft=None, target=None, device="auto", speed="f
 def _choose_threads(device, preset):
     """On a CPU one thread for a small pair, whose layers end before a second one is awake; OMP_NUM_THREADS overrides."""
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        config = AutoConfig.from_pretrained(locate(preset.target, preset))
-        small = config.vocab_size * config.hidden_size < SMALL_EMBEDDING
+        small = is_small(AutoConfig.from_pretrained(locate(preset.target, preset)))
         torch.set_num_threads(1 if small else ALL_THREADS)
+
+
+def is_small(config):
+    """Whether a model's layers fit the processor's cache: packing them, or a second thread, gains nothing."""
+    return config.vocab_size * config.hidden_size < SMALL_EMBEDDING
 
 
 def load_lm(folder, vocab_size, device, speed, role):

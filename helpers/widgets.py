@@ -8,7 +8,6 @@ import math
 import os
 import threading
 import time
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -264,8 +263,7 @@ def live(pair, problems, method=Speculative(rules.SP_entropy(1.0)), *, sampling=
         raise ValueError(f"the rule was {method.rule}; the live view has an entropy gate around a power rule")
     limit = max_new_tokens or problems[0].max_new_tokens
     job = Job(problems[0], replace(method, rule=rule), sampling, seed, limit)
-    own = replace(pair, draft=copy(pair.draft), target=copy(pair.target))   # the same weights, a cache of its own
-    own.draft.memory = own.target.memory = None
+    own = pair.copy()
     lanes = [generate(own, job, m) for m in both(job)]
     heading = f"Strict and relaxed, coupled: {job.problem.messages[-1]['content']}"
     return View(cells.html(heading, [*lanes, cells.legend()]), lambda: Live(own, problems, job, lanes).box)
