@@ -45,7 +45,7 @@ test-browser: $(READY)  ## the views in JupyterLab in a real browser (as root on
 	  { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qqy --no-install-recommends chromium >/dev/null; } || \
 	  { echo "error: no Chromium was found; install one (Debian: apt-get install chromium) or set SP_CHROMIUM=/path/to/it"; exit 1; }
 	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[browser]"
-	$(PY) -m pytest tests/browser -s --durations=5
+	$(PY) -m pytest tests/browser -s --durations=5 --reruns 1    # a busy machine can be too slow for a browser once
 
 lab: $(READY)  ## open JupyterLab
 	$(PY) -m jupyter lab notebooks

@@ -7,11 +7,12 @@ hold everything; `decode_s` leaves out what reading the prompt takes (measured f
 import argparse
 import resource
 import time
+from dataclasses import replace
 
 import pandas as pd
 import torch
 
-from helpers import experiments, figures, models, paths, peers, plots, rules, stats, tasks
+from helpers import experiments, fast, figures, models, paths, peers, plots, rules, stats, tasks
 from helpers.decoding import decode
 from helpers.methods import Autoregressive, EntropyStop, Fixed, Speculative
 from helpers.peers import Contestant, synchronise
@@ -22,13 +23,15 @@ FIXED = [Fixed(g) for g in (2, 3, 4, 6, 8, 12)]
 STOPPED = [EntropyStop(cap, stop) for cap in (4, 8, 12) for stop in (0.5, 1.0)]
 CONTEXTS = (128, 256, 512, 1024, 2048, 4096)
 PHASES = ("draft", "verify", "host")
+LINEARS = (("fp32", "plain", torch.float32), ("bf16", "plain", torch.bfloat16), ("fp16 packed", "fp16", torch.float32),
+           ("int8 packed", "int8", torch.float32))
 
 
-def ours(pair, method):
-    """A method of helpers/methods.py as a Contestant, its prompt read anew each time."""
+def ours(pair, method, anew=True):
+    """A method of helpers/methods.py as a Contestant; `anew`: what an earlier prompt left in the caches is forgotten."""
     def answer(prompt, key, limit):
         for lm in (pair.draft, pair.target):
-            if lm.memory is not None:
+            if anew and lm.memory is not None:
                 lm.memory.prompt = []
         begin = time.perf_counter()
         a, = decode(pair, method, [prompt], [key], max_new_tokens=limit)
@@ -55,7 +58,7 @@ def race(contestants, pair, problems, repeats=1, seed=0):
 
 def fastest(contestants, pair, problems):
     """The contestant with most tokens per second of decoding on tuning problems, and everybody's speed."""
-    race(contestants, pair, problems[:1])       # warm-up: first calls allocate and compile
+    race(contestants, pair, [replace(problems[0], max_new_tokens=8)])       # warm-up: first calls allocate and compile
     rows = race(contestants, pair, problems).groupby("method")[["n_tokens", "decode_s"]].sum()
     speed = rows.n_tokens / rows.decode_s
     return next(c for c in contestants if c.label == speed.idxmax()), speed
@@ -67,7 +70,7 @@ def tuned(pair, problems):
     for label, rule, policies in (("SP", rules.STRICT, FIXED), ("SP_entropy", relaxed, FIXED),
                                   ("SP_entropy+dyn", relaxed, STOPPED)):
         tried = {f"{label} {p!r}": p for p in policies}
-        best, _ = fastest([ours(pair, Speculative(rule, p, name)) for name, p in tried.items()], pair, problems)
+        best, _ = fastest([ours(pair, Speculative(rule, p, name), anew=False) for name, p in tried.items()], pair, problems)
         chosen.append(Speculative(rule, tried[best.label], label))
         gammas[label] = tried[best.label].gamma
         print(best.label, flush=True)
@@ -127,6 +130,31 @@ def limits(pair, rows, gammas):
     return found
 
 
+def linear_times(config, widths=(1, 2, 3, 5, 9), repeats=8):
+    """Milliseconds that all linear layers of a model of this shape take, by kind of layer and number of tokens.
+
+    Random weights of one layer and of the output head are timed, and the layer counts as often as the model has it.
+    """
+    c, found = config, {}
+    dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    joined = (c.num_attention_heads + 2 * c.num_key_value_heads) * dim
+    shapes = {(joined, c.hidden_size), (c.hidden_size, c.num_attention_heads * dim),
+              (2 * c.intermediate_size, c.hidden_size), (c.hidden_size, c.intermediate_size)}
+    for name, kind, dtype in LINEARS:
+        spent = dict.fromkeys(widths, 0.0)
+        for shape, times in [*((s, c.num_hidden_layers) for s in shapes), ((c.vocab_size, c.hidden_size), 1)]:
+            layer = fast.linear(torch.randn(shape) / 32, None, kind, dtype)
+            for width in widths:
+                x, tries = torch.randn(1, width, shape[1], dtype=dtype), []
+                for _ in range(repeats):
+                    begin = time.perf_counter()
+                    layer(x)
+                    tries.append(time.perf_counter() - begin)
+                spent[width] += 1000 * times * sorted(tries)[repeats // 2]
+        found[name] = spent
+    return found
+
+
 def growth(pair):
     """Milliseconds of a forward of one token by context, up to what both models can hold: model -> [(context, ms)]."""
     found = {"draft": [], "target": []}
@@ -158,22 +186,28 @@ def main(arguments=None):
     parser.add_argument("--problems", type=int, default=20)
     parser.add_argument("--tune", type=int, default=4, help="other problems, on which γ, dtype and cache are chosen")
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=0, help="longest answer, where the task's own limit is too long")
     given = parser.parse_args(arguments)
     pair = models.load_pair(given.pair)
     problems = tasks.load(TASKS.get(given.pair, "gsm8k"), given.problems + given.tune)
+    problems = [replace(p, max_new_tokens=min(p.max_new_tokens, given.tokens or p.max_new_tokens)) for p in problems]
     tuning, problems = problems[given.problems:], problems[:given.problems]
     contestants, gammas = tuned(pair, tuning)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20      # before the peers' copies of the weights
+    if pair.small:      # of a large pair a second copy in fp32 would not fit beside the peers
+        plain = models.load_pair(given.pair, speed="plain")
+        contestants.append(ours(plain, Speculative(rules.STRICT, Fixed(gammas["SP"]), 'SP, speed="plain"')))
     contestants += rivals(pair, tuning[:1])
     rows = race(contestants, pair, problems, given.repeats)
     rows.to_parquet(paths.results(given.pair) / "bench.parquet", index=False)
     summary, speed = table(rows)
     achieved, longer = limits(pair, rows, gammas), growth(pair)
+    linears = {} if pair.small or pair.device.type != "cpu" else linear_times(pair.target.config)
     print(summary.to_string(), *(f"achieved ÷ limit, {k}: {v:.2f}" for k, v in achieved.items()),
           f"peak memory of our methods: {memory:.1f} GiB", sep="\n")
     experiments.publish_facts(
         given.pair, "bench", table=summary.reset_index().to_dict("records"), achieved=achieved, gammas=gammas,
-        peak_gib=memory, growth=longer, n=given.problems, task=problems[0].task, **experiments.provenance(pair))
+        peak_gib=memory, growth=longer, linears=linears, n=given.problems, task=problems[0].task, **experiments.provenance(pair))
     figures.draw(plots.race, "bench", given.pair, speed=speed, peers=list(rows[rows.peer].method.unique()))
     figures.draw(plots.growth, "bench_context", given.pair, milliseconds=longer)
 

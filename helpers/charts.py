@@ -105,9 +105,9 @@ def sweep(taus, lines, i):
 
 
 def routing(rows, names, level):
-    """The entropies along a routed answer, one line for each of `names` that was asked. rows: its trace."""
+    """The entropies along a routed answer, one line for each of `names` that is known. rows: its trace."""
     colours = {name: GREY if name == "draft" else SPEAKERS[i % len(SPEAKERS)][0] for i, name in enumerate(names)}
     series = [line(name, colours[name], rows.position, rows[f"H_{name}"]) for name in names
               if f"H_{name}" in rows and rows[f"H_{name}"].notna().any()]
-    return chart([panel("entropy of the models that were asked, nats", series, x_label="position in the answer", level=level)],
+    return chart([panel("entropy of each model, nats", series, x_label="position in the answer", level=level)],
                  1000, 240)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -119,25 +120,27 @@ def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), ma
 
 
 @torch.inference_mode()
-def forward_times(pair, context=128, widths=(1, 2, 3, 4, 5, 7, 9, 13), repeats=30):
+def forward_times(pair, context=128, widths=(1, 2, 3, 4, 5, 7, 9, 13), repeats=30, at_most_s=20.0):
     """Median seconds of one draft and one target forward with scores, by number of tokens: the cost model's input.
 
-    At most `repeats` forwards each, fewer (but six) where they take more than two seconds together.
+    Models and widths take turns, because a machine's speed drifts; fewer repeats (but five) where they take too long.
     """
-    rows = []
+    cells = [(name, width) for name in ("draft", "target") for width in widths]
     for name in ("draft", "target"):
-        lm = getattr(pair, name)
-        lm.start(1, context + max(widths))
-        for width in widths:
-            tokens, spent = torch.full((1, width), 5, device=pair.device), []
-            while len(spent) < repeats + 3 and (len(spent) < 9 or sum(spent) < 2):
-                _synchronise(pair.device)
-                begin = time.perf_counter()
-                lm.logits(lm.forward(tokens, [context]))
-                _synchronise(pair.device)
-                spent.append(time.perf_counter() - begin)
-            rows.append({"model": name, "width": width, "seconds": sorted(spent[3:])[len(spent[3:]) // 2]})
-    return pd.DataFrame(rows)
+        getattr(pair, name).start(1, context + max(widths))
+    spent, begin = {cell: [] for cell in cells}, time.perf_counter()
+    for turn in range(repeats + 1):
+        if turn > 5 and time.perf_counter() - begin > at_most_s:
+            break
+        for name, width in cells:
+            lm, tokens = getattr(pair, name), torch.full((1, width), 5, device=pair.device)
+            _synchronise(pair.device)
+            since = time.perf_counter()
+            lm.logits(lm.forward(tokens, [context]))
+            _synchronise(pair.device)
+            spent[name, width].append(time.perf_counter() - since)
+    return pd.DataFrame([{"model": name, "width": width, "seconds": statistics.median(seconds[1:])}    # the first warms up
+                         for (name, width), seconds in spent.items()])
 
 
 def _synchronise(device):

@@ -75,6 +75,18 @@ def measure_rules(pair, problems, answers, named_rules, *, seed=0, sampling=Samp
     return pd.concat(frames, ignore_index=True)
 
 
+@torch.inference_mode()
+def entropies(pair, problem, tokens):
+    """Entropy of the draft and of every expert at each position of one answer, nats: columns H_draft, H_NAME."""
+    prompt, found = list(pair.encode(problem.messages)), {}
+    fed = torch.tensor([prompt + tokens], device=pair.device)
+    for name, lm in {"draft": pair.draft, **pair.experts}.items():
+        lm.start(1, fed.shape[1])
+        scores = lm.logits(lm.forward(fed, [0])[0, len(prompt) - 1:-1])
+        found[f"H_{name}"] = rules.entropy(scores.softmax(-1)).tolist()
+    return found
+
+
 def forks(pair, problems, rows, rescues, *, sampling=Sampling(), batch_size=64):
     """At each rescue, answer twice: from the rescued token and from the token that strict would have put there.
 

@@ -55,6 +55,32 @@ def time_table(pair="pocket"):
     return f"`make all` on the pocket pair took {total / 60:.0f} minutes {machine} ({each}), after about two minutes of set-up."
 
 
+def bench_table(pair):
+    """Markdown: the benchmark of a pair, when make bench has been run on it."""
+    f = facts(pair, "bench")
+    if f is None:
+        return f"The benchmark has not been run on {pair} yet."
+    columns = ("method", "tokens/s", "÷ AS_large", "÷ best peer", "draft", "verify", "host")
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(str(row[c]) for c in columns) + " |" for row in f["table"]]
+    achieved = ", ".join(f"{name} {share:.2f}" for name, share in f["achieved"].items())
+    gammas = ", ".join(f"{name} {gamma}" for name, gamma in f["gammas"].items())
+    return "\n".join([f"**`{pair}`**, {f['n']} problems of {f['task']}, one answer at a time, {f['device']}, torch {f['torch']}, "
+                      f"transformers {f['transformers']}:", "", *lines, "",
+                      f"Best γ (cap of the dynamic one): {gammas}. Achieved ÷ limit: {achieved}. Peak memory of our methods "
+                      f"{f['peak_gib']:.1f} GiB.", *_linears(f["linears"])])
+
+
+def _linears(times):
+    """Markdown: milliseconds of all linear layers by kind and number of tokens."""
+    if not times:
+        return []
+    widths = list(next(iter(times.values())))
+    return ["", "Why packed layers: milliseconds of all the target's linear layers, by how many tokens go through at once.", "",
+            "| linear layers | " + " | ".join(widths) + " |", "|---" * (len(widths) + 1) + "|",
+            *(f"| {name} | " + " | ".join(f"{ms:.0f}" for ms in row.values()) + " |" for name, row in times.items())]
+
+
 def fill(text, name, body):
     """Replace what stands between <!-- name --> and <!-- /name -->."""
     pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
@@ -69,4 +95,5 @@ if __name__ == "__main__":
     text = fill(text, "verdicts", verdict_table("pocket"))
     text = fill(text, "real", real_table())
     text = fill(text, "time", time_table())
+    text = fill(text, "bench", "\n\n".join(bench_table(pair) for pair in ("pocket", "qwen2.5-coder")))
     readme.write_text(text)

@@ -18,7 +18,7 @@ import ipywidgets as ui
 import pandas as pd
 import traitlets
 
-from helpers import cells, charts, experiments, rules
+from helpers import cells, charts, experiments, probes, rules
 from helpers.decoding import decode
 from helpers.methods import Confidence, EntropyStop, Fixed, Speculative, SqrtEntropyStop
 from helpers.sampling import Sampling
@@ -220,16 +220,19 @@ def sweep(taus, lines, trace, pair, *, chosen, problems=(), label="τ = {:g}"):
 
 
 def routing(trace, pair, problems=(), *, tau=None, problem_id=None):
-    """A routed answer: tokens coloured by the model that spoke, and the entropies of all that were asked as lines.
+    """A routed answer: tokens coloured by the model that spoke, and every model's entropy along it as lines.
 
-    trace: rows of Routed answers, with columns H_draft and H_NAME (nats) of each expert; tau marks the gate.
+    trace: rows of Routed answers, with columns H_draft and H_NAME (nats); tau marks the gate. Where a model was not
+    asked, the pair reads the answers to `problems`.
     """
-    record = cells.Record(trace, problems)
+    record, known, own = cells.Record(trace, problems), {p.id: p for p in problems}, pair.copy()
     experts = [c.removeprefix("H_") for c in trace if c.startswith("H_") and c not in ("H_q", "H_p", "H_draft")]
     names = ["draft", *experts]
 
     def state(problem):
         rows = record.rows(next(key for key in record.keys if key[0] == problem))
+        if problem in known:
+            rows = rows.assign(**probes.entropies(own, known[problem], list(rows.token)))
         shares = rows.source.str.removeprefix("expert:").value_counts()
         words = "tokens by " + ", ".join(f"{name} {shares[name]}" for name in names if name in shares)
         answer = cells.lane(f"answer to {problem}", words, cells.spoken(rows, pair.tokenizer, names))

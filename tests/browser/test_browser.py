@@ -131,7 +131,7 @@ class Page:
         self.broken = []
         self.page.on("pageerror", lambda e: self.broken.append(str(e)))
         self.page.on("dialog", lambda d: (self.broken.append(f"dialog: {d.message}"), d.dismiss()))
-        self.log, self.name = lab[1], name
+        self.log, self.name, self.since = lab[1], name, lab[1].stat().st_size
         self.page.set_default_timeout(20_000)
         self.page.goto(f"{lab[0]}/lab/workspaces/{name}/tree/{name}.ipynb?reset")
         self.page.wait_for_function("window.jupyterapp !== undefined", timeout=90_000)
@@ -183,18 +183,28 @@ class Page:
         told = self.page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]')
         assert warnings or told.count() == 0
         assert not self.broken, self.broken
-        log = self.log.read_text()
+        log = self.log.read_bytes()[self.since:].decode()
         assert "Traceback" not in log and "Exception" not in log, log[-3000:]
         assert not self.page.locator(".sp-error").count()
         overflow = self.page.evaluate("[...document.querySelectorAll('.sp-view')].some(v => v.scrollWidth > v.clientWidth + 2)")
         assert not overflow, "the view is wider than its cell at 1280 px"
-        self.page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")      # a kernel holds half a GB
+
+    def close(self):
+        self.page.evaluate("window.jupyterapp?.serviceManager.sessions.shutdownAll()")      # a kernel holds half a GB
         self.page.close()
 
 
 @pytest.fixture()
 def opened(browser, lab):
-    return lambda name: Page(browser, lab, name)
+    """A function that opens a notebook by name; whatever becomes of the test, tab and kernel are closed."""
+    tabs = []
+
+    def open_tab(name):
+        tabs.append(Page(browser, lab, name))
+        return tabs[-1]
+    yield open_tab
+    for tab in tabs:
+        tab.close()
 
 
 def drag(tab, handle, pixels):
@@ -327,7 +337,7 @@ def with_views():
 
 
 @pytest.mark.parametrize("file", with_views(), ids=lambda f: f.stem)
-def test_a_notebook_runs_and_its_sliders_move(browser, lab, folder, file):
+def test_a_notebook_runs_and_its_sliders_move(opened, folder, file):
     """A copy of a committed notebook, with its small parameters."""
     book = nbformat.read(file, 4)
     small = "\n".join(f"{k} = {v!r}" for k, v in book.metadata["sp_entropy"]["smoke"].items())
@@ -337,7 +347,7 @@ def test_a_notebook_runs_and_its_sliders_move(browser, lab, folder, file):
     for cell in book.cells:
         cell.outputs, cell.execution_count = [], None
     nbformat.write(book, folder / f"{file.stem}.ipynb")
-    tab = Page(browser, lab, file.stem)
+    tab = opened(file.stem)
     views = "\n".join(c.source for c in book.cells).count("widgets.")
     tab.until("n => document.querySelectorAll('.sp-view').length >= n", views, timeout=300_000)
     tab.page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=300_000)
