@@ -19,7 +19,7 @@ def draw(function, name, pair, **arguments):
     folder.mkdir(exist_ok=True)
     kept = {k: _encode(v, folder / f"{name}.{k}.parquet") for k, v in arguments.items()}
     (folder / f"{name}.json").write_text(json.dumps({"function": function.__name__, "arguments": kept}, indent=1) + "\n")
-    return _save(function, name, pair, arguments)
+    return _save(function, name, pair, {k: _decode(v, folder) for k, v in kept.items()})    # as redraw will, to the pixel
 
 
 def redraw(file):

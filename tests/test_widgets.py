@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from conftest import table, table_pair
 
-from helpers import cells, charts, experiments, rules, tasks, widgets
+from helpers import cells, charts, experiments, probes, rules, tasks, widgets
 from helpers.decoding import decode
 from helpers.methods import EntropyStop, Fixed, Routed, Speculative
 from helpers.stats import Interval
@@ -221,7 +221,7 @@ def test_the_sweep_moves_cursor_numbers_and_examples(recorded, pocket, problems)
 
 
 def test_routing_says_who_spoke(recorded, pocket, problems):
-    c = controls(view("routing", recorded, pocket, problems).widget)
+    c = controls(view("routing", recorded, pocket, ()).widget)
     made = c["canvas"].lanes[-1]["cells"]
     assert [x["text"] for x in made if x["kind"] == "speaker"][:2] == ["draft:", "math:"]
     assert "entropies in nats: draft 0.500, math 0.100" in made[1]["detail"] and "tokens by draft" in c["canvas"].lanes[-1]["summary"]
@@ -235,6 +235,11 @@ def test_a_real_routed_trace(problems):
     canvas = controls(widgets.routing(trace, pair, problems, tau=0.1, problem_id=mixed).widget)["canvas"]
     assert {"draft:", "math:"} <= {x["text"] for x in canvas.lanes[-1]["cells"] if x["kind"] == "speaker"}
     assert canvas.picture.count(">draft<") == canvas.picture.count(">math<") == 1
+    rows = trace[trace.problem_id == mixed]
+    read = probes.entropies(pair, next(p for p in problems if p.id == mixed), list(rows.token))
+    for name in ("draft", "math", "code", "law"):       # where a model was asked it said what it is read to say
+        asked = rows[f"H_{name}"].notna().to_numpy()
+        assert np.allclose(np.array(read[f"H_{name}"])[asked], rows[f"H_{name}"][asked], atol=1e-4) and len(asked) > asked.sum()
 
 
 # ---- live ----------------------------------------------------------------------------------------------
