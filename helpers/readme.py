@@ -23,6 +23,12 @@ def facts(pair, number):
     return json.loads(file.read_text()) if file.exists() else None
 
 
+def _verdict(f):
+    """The word for the whole claim, and for each of its checks."""
+    each = "; ".join(f"{claim}: *{word}*" for claim, word in f.get("checks", {}).items())
+    return f"**{f['verdict']}**" + (f"<br>{each}" if each else "")
+
+
 def verdict_table(pair):
     """Markdown: one row per notebook that is there, with its verdict on this pair."""
     lines = ["| notebook | the claim under test | verdict | measured | pilot |", "|---|---|---|---|---|"]
@@ -30,7 +36,7 @@ def verdict_table(pair):
         if not (paths.ROOT / "notebooks" / f"{name}.ipynb").exists():
             continue
         f = facts(pair, name[:2])
-        found = (f"**{f['verdict']}**", f"{f['effect']} ({f['task']}, {f['n']} problems)", f["pilot"]) if f else ("not run", "", "")
+        found = (_verdict(f), f"{f['effect']} ({f['task']}, {f['n']} problems)", f["pilot"]) if f else ("not run", "", "")
         lines.append(f"| [`{name}`](notebooks/{name}.ipynb) | {claim} | {' | '.join(found)} |")
     return "\n".join(lines)
 
@@ -39,7 +45,7 @@ def real_table(pair="qwen2.5-coder"):
     """Markdown: the verdicts of the notebooks that have been run on the real pair."""
     rows = [(n, facts(pair, n[:2])) for n in NOTEBOOKS]
     lines = [f"| notebook | verdict on {pair} | measured |", "|---|---|---|"]
-    lines += [f"| `{n}` | **{f['verdict']}** | {f['effect']} ({f['task']}, {f['n']} problems) |" for n, f in rows if f]
+    lines += [f"| `{n}` | {_verdict(f)} | {f['effect']} ({f['task']}, {f['n']} problems) |" for n, f in rows if f]
     return "\n".join(lines) if len(lines) > 2 else f"No notebook has been run on {pair} yet."
 
 

@@ -245,6 +245,14 @@ def verdict(interval, above=None, below=None, within=None):
     return Verdict("undecided at this sample size", interval, threshold, min(needed, 10**7))
 
 
+def overall(words):
+    """One word for the checks of a claim, any of which refutes it: it holds when all do, and not when one does not."""
+    words = list(words)
+    if "does not hold" in words:
+        return "does not hold"
+    return "holds" if words and set(words) == {"holds"} else "undecided at this sample size"
+
+
 def pareto(frame, x, y):
     """Rows that no other row beats in both columns (larger is better), sorted by x."""
     ranked = frame.sort_values([x, y], ascending=False)

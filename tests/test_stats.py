@@ -119,3 +119,8 @@ def test_no_observed_difference_is_not_certainty():
         assert (found.estimate, found.high) == (0, pytest.approx(unseen))
         assert stats.mean(frame, "score", "a").low == pytest.approx(1 - unseen) and stats.mean(frame, "score", "a").high == 1
     assert stats.verdict(found, within=0.05).word == "holds"
+
+
+def test_one_refuted_check_refutes_the_claim():
+    yes, no, open_ = "holds", "does not hold", "undecided at this sample size"
+    assert [stats.overall(w) for w in ([yes, yes], [yes, no], [open_, no], [yes, open_], [])] == [yes, no, no, open_, open_]
