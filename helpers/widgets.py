@@ -29,8 +29,7 @@ REDRAW_S = 0.1      # least time between two drawings of a running answer
 LOOK = {"layout": {"width": "272px"}, "style": {"description_width": "84px"}}    # three controls in a row at 1280 px
 RULES = {"√": 0.5, "power β": None, "accept all": 0.0}
 POLICIES = {"fixed γ": (Fixed, ""), "stop where H(q) > threshold": (EntropyStop, "stop"),
-            "stop where q(x) < threshold": (Confidence, "threshold"),
-            "stop by AdaEDL's bound": (SqrtEntropyStop, "threshold")}
+            "stop where q(x) < threshold": (Confidence, "threshold"), "stop by AdaEDL's bound": (SqrtEntropyStop, "threshold")}
 
 
 class Strips(anywidget.AnyWidget):
