@@ -51,13 +51,12 @@ def _seconds(act, device):
 
 def generate(label, model, pair, assistant=None, assisted=None, **options):
     """transformers' generate as a Contestant; with `assistant` its assisted generation, set up by `assisted`."""
-    config = GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, eos_token_id=list(pair.eos),
-                              pad_token_id=pair.eos[0])
-
-    def run(m, prompt, limit, **more):
+    def run(m, prompt, limit, assistant_model=None, **more):
+        config = GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, eos_token_id=list(pair.eos),
+                                  pad_token_id=pair.eos[0], max_new_tokens=limit, **more)
         tokens = torch.tensor([prompt], device=m.device)
-        out, seconds = _seconds(lambda: m.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=limit,
-                                                   generation_config=config, **more), m.device)
+        out, seconds = _seconds(lambda: m.generate(tokens, attention_mask=torch.ones_like(tokens), generation_config=config,
+                                                   assistant_model=assistant_model), m.device)
         return out.shape[1] - len(prompt), seconds
 
     def answer(prompt, key, limit):
