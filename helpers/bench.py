@@ -197,7 +197,7 @@ def main(arguments=None):
     if pair.small:      # of a large pair a second copy in fp32 would not fit beside the peers
         plain = models.load_pair(given.pair, speed="plain")
         contestants.append(ours(plain, Speculative(rules.STRICT, Fixed(gammas["SP"]), 'SP, speed="plain"')))
-    contestants += rivals(pair, tuning[:1])
+    contestants += rivals(pair, tuning[:2])     # two lengths, so that whoever compiles for each shows it
     rows = race(contestants, pair, problems, given.repeats)
     rows.to_parquet(paths.results(given.pair) / "bench.parquet", index=False)
     summary, speed = table(rows)

@@ -74,7 +74,7 @@ def generate(label, model, pair, assistant=None, assisted=None, **options):
 
 def plain(pair, dtype, target):
     """generate with each cache, by label. Compiling on a CPU has to be asked for, and needs a C++ compiler."""
-    everywhere = CompileConfig(dynamic=False)
+    everywhere = CompileConfig(dynamic=True)       # one graph for every length of prompt and cache
     everywhere._compile_all_devices = True      # transformers compiles a static cache's forward on GPUs only
     options = ({}, {"cache_implementation": "static", "disable_compile": True},
                {"cache_implementation": "static", "compile_config": everywhere})
