@@ -50,18 +50,9 @@ def decode(pair, method, prompts, keys, *, sampling=Sampling(), max_new_tokens=1
 
 
 def _prefill(rows, clock, *models):
-    """Cache every prompt but its last token; what all prompts begin with (examples, say) is computed once."""
-    width = max(rows.prompt) - 1
-    shortest = min(rows.prompt) - 1
-    differs = (rows.tokens[:, :shortest] != rows.tokens[:1, :shortest]).any(0)
-    shared = int(differs.int().argmax()) if differs.any() else shortest
+    """Cache every prompt but its last token."""
     for lm in models:
-        have = lm.start(len(rows.live), rows.tokens.shape[1], rows.tokens[0, :shared].tolist())
-        if have < shared:
-            lm.forward(rows.tokens[:1, have:shared], [have])
-        if shared < width:
-            lm.forward(rows.tokens[:, shared:width], [shared] * len(rows.live))
-        lm.memory.cached = [p - 1 for p in rows.prompt]
+        lm.prefill(rows.tokens, rows.prompt, rows.tokens.shape[1])
     clock.prompt_read()
 
 

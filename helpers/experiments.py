@@ -25,6 +25,10 @@ from helpers.methods import Speculative
 from helpers.progress import track
 from helpers.sampling import Sampling
 
+# What an answer depends on besides its job (which holds the prompt), and what its grade does.
+DECODING = ("rules.py", "models.py", "fast.py", "sampling.py", "methods.py", "rows.py", "decoding.py", "experiments.py", "probes.py")
+GRADING = ("tasks.py", "grading.py", "judge.py", "sandbox.py", "sandbox_inside.py", "pocket/corpus.py")
+
 
 def key(seed, problem):
     """The uniforms' key of one job: (seed, a number from the problem's id)."""
@@ -65,13 +69,24 @@ def _each(pair, act, items):
 
 
 def _chunk(pair, method, jobs, sampling, trace, max_new_tokens):
-    """One batch: from the cache when everything that determines it is the same, else decoded and kept."""
+    """One batch: from the cache when everything that determines it is the same, else decoded and kept.
+
+    Only the grades are taken again when it is the graders, or the judge, that have changed.
+    """
     limit = max_new_tokens or max(p.max_new_tokens for _, p in jobs)
-    facts = [code_version(), pair.revision, pair.speed, str(pair.device), method, sampling, trace, limit, jobs,
-             judge.configured()]
-    file = paths.CACHE / "runs" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.pkl"
+    facts = [code_version(DECODING), pair.revision, pair.speed, str(pair.device), method, sampling, limit, jobs]
+    name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+    file, traced = (paths.CACHE / "runs" / f"{name}{kind}.pkl" for kind in ("", "-traced"))
+    graded_by = code_version(GRADING), judge.configured()
+    file = traced if trace or traced.exists() else file
     if file.exists():
-        return pd.read_pickle(file)
+        rows, traces, by = pd.read_pickle(file)
+        if by != graded_by:
+            problems = {(seed, p.id): p for seed, p in jobs}
+            answers = [(problems[r.seed, r.problem_id], r.text) for r in rows.itertuples()]
+            rows = rows.assign(score=[g.score for g in tasks.grade_many(answers)], code=code_version())
+            _keep(file, (rows, traces, graded_by))
+        return rows, traces if trace else None
     order = sorted(range(len(jobs)), key=lambda i: len(str(jobs[i][1].messages)))
     prompts = [pair.encode(jobs[i][1].messages) for i in order]
     answers = decode(pair, method, prompts, [key(*jobs[i]) for i in order], sampling=sampling, max_new_tokens=limit,
@@ -81,10 +96,15 @@ def _chunk(pair, method, jobs, sampling, trace, max_new_tokens):
                          for i, a, g in zip(order, answers, grades)])
     traces = pd.concat([a.trace.assign(problem_id=jobs[i][1].id, seed=jobs[i][0], method=method.label)
                         for i, a in zip(order, answers)], ignore_index=True) if trace else None
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pd.to_pickle((rows, traces), file.with_suffix(".tmp"))
-    os.replace(file.with_suffix(".tmp"), file)
+    _keep(file, (rows, traces, graded_by))
     return rows, traces
+
+
+def _keep(file, what):
+    """Write a cache file in one move."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pd.to_pickle(what, file.with_suffix(".tmp"))
+    os.replace(file.with_suffix(".tmp"), file)
 
 
 def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), max_new_tokens=None):
@@ -97,7 +117,6 @@ def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), ma
     facts = [code_version(), pair.revision, pair.speed, str(pair.device), methods, sampling, seed, repeats,
              max_new_tokens, problems]
     file = paths.CACHE / "timed" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.pkl"
-    file.parent.mkdir(parents=True, exist_ok=True)
     done = pd.read_pickle(file) if file.exists() else []
     for method in methods:      # warm-up: first calls allocate
         decode(pair, method, [pair.encode(problems[0].messages)], [(0, 0)], sampling=sampling, max_new_tokens=8)
@@ -113,8 +132,7 @@ def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), ma
         middle = [r[(len(r) - 1) // 2] for r in runs]
         grades = tasks.grade_many([(problem, r["text"]) for r in middle])
         done.append([r | {"score": g.score} for r, g in zip(middle, grades)])
-        pd.to_pickle(done, file.with_suffix(".tmp"))
-        os.replace(file.with_suffix(".tmp"), file)
+        _keep(file, done)
     file.unlink(missing_ok=True)
     return _tidy(pd.DataFrame([row for rows in done for row in rows]))
 
@@ -172,12 +190,9 @@ def _tidy(rows):
 
 
 @cache
-def code_version():
+def code_version(names=DECODING + GRADING):
     """Checksum of the code that a decoded and graded answer depends on."""
     here = Path(__file__).parent
-    names = ("rules.py", "models.py", "fast.py", "sampling.py", "methods.py", "rows.py", "decoding.py",
-             "experiments.py", "probes.py", "tasks.py", "grading.py", "judge.py", "sandbox.py",
-             "sandbox_inside.py", "pocket/corpus.py")
     return hashlib.sha256(b"".join((here / n).read_bytes() for n in names)).hexdigest()[:12]
 
 

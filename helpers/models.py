@@ -34,7 +34,8 @@ class Preset:
 PAIRS = {
     "pocket": Preset("data/pocket/draft", "data/pocket/target",
                      {name: f"data/pocket/expert-{name}" for name in ("math", "code", "law")}, "make pocket"),
-    "qwen2.5-coder": Preset("data/models/qwen2.5-coder/draft", "data/models/qwen2.5-coder/target", make="make models"),
+    "qwen2.5-coder": Preset("data/models/qwen2.5-coder/draft", "data/models/qwen2.5-coder/target",
+                            {"coder-1.5b": "data/models/qwen2.5-coder/target"}, "make models"),   # no expert of the draft's size
     "qwen2.5-0.5b-7b": Preset("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-7B-Instruct"),
     "qwen2.5-1.5b-32b": Preset("Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-32B-Instruct"),
     "qwen3-0.6b-8b": Preset("Qwen/Qwen3-0.6B", "Qwen/Qwen3-8B"),
@@ -42,6 +43,8 @@ PAIRS = {
 }
 
 ALL_THREADS = torch.get_num_threads()
+GROUP = 16                      # prompts of like length that are read together
+KEPT_BYTES = 1 << 30            # of a batch's prompts, at most, that are kept for the next method
 SMALL_EMBEDDING = 1 << 24       # numbers in the embedding of a small model, at most
 
 PLAIN_TEMPLATE = ("{% for m in messages %}{{ m['role'].capitalize() }}: {{ m['content'] }}\n\n{% endfor %}"
@@ -74,12 +77,14 @@ class Memory:
         self.cached = [0] * rows        # how many tokens of each row are in the cache; the decoders keep it
         self.prompt = []                # the tokens with which every row begins, to be found again by the next run
 
-    def at(self, start, T):
-        """Choose the cells of the next forward: rows start[b] … start[b]+T-1. `start` is a list of ints."""
-        self.rows, self.end, self.first, self.T = len(start), max(start) + T, start[0], T
+    def at(self, start, T, row=None):
+        """Choose the cells of the next forward: start[b] … start[b]+T-1 of rows `row` (or 0) and on. `start` is a list of ints."""
+        self.end, self.first, self.T = max(start) + T, start[0], T
+        self.rows = slice(row or 0, (row or 0) + len(start))
+        self.written = slice(None) if row is None and len(start) == 1 else self.rows
         self.uniform = min(start) == max(start)
         self.positions = torch.tensor(start, device=self.device)[:, None] + torch.arange(T, device=self.device)
-        self.index = None if self.uniform else torch.arange(self.rows, device=self.device)[:, None]
+        self.index = None if self.uniform else torch.arange(self.rows.start, self.rows.stop, device=self.device)[:, None]
         self.mask = None
         if not (self.uniform and T == 1):
             self.mask = torch.arange(self.end, device=self.device) <= self.positions[:, None, :, None]
@@ -87,16 +92,16 @@ class Memory:
     def write(self, layer, k, v):
         """Store k, v of shape (rows, heads, T, dim); return everything up to the last position in use.
 
-        A forward of one row fills every row: that is how a prompt that many rows share is read once.
+        A forward of one row without a number fills every row: so is a prompt that many rows share read once.
         """
         keys, values = self.keys[layer], self.values[layer]
         if self.uniform:
-            keys[:, :, self.first:self.first + self.T] = k
-            values[:, :, self.first:self.first + self.T] = v
+            keys[self.written, :, self.first:self.first + self.T] = k
+            values[self.written, :, self.first:self.first + self.T] = v
         else:
             keys[self.index, :, self.positions] = k.transpose(1, 2)
             values[self.index, :, self.positions] = v.transpose(1, 2)
-        return keys[:self.rows, :, :self.end], values[:self.rows, :, :self.end]
+        return keys[self.rows, :, :self.end], values[self.rows, :, :self.end]
 
     def keep(self, rows):
         """Keep only these rows (a list of ints), in this order."""
@@ -128,15 +133,15 @@ class PlainBody:
 class LM:
     """One model and its cache.
 
-    forward(tokens, start) runs T tokens per row from position start[b] and returns hidden states;
-    logits(hidden) turns the ones that are wanted into scores. Both on `device`; logits are fp32.
+    prefill caches prompts; forward(tokens, start) runs T tokens per row from position start[b] and returns hidden
+    states; logits(hidden) turns the ones that are wanted into scores. All on `device`; logits are fp32.
     """
 
     def __init__(self, body, vocab_size, device, dtype, name):
         self.body, self.config, self.name = body, body.config, name
         self.vocab_size, self.device, self.dtype = vocab_size, device, dtype
         self.context = body.config.max_position_embeddings
-        self.memory = None
+        self.memory = self.kept = None
 
     def start(self, rows, length, prompt=()):
         """Allocate a cache for `rows` sequences of at most `length` tokens (kept if it fits already).
@@ -150,9 +155,34 @@ class LM:
         self.memory.prompt = list(prompt)
         return known
 
-    def forward(self, tokens, start):
-        """tokens (rows, T) long, start: list of rows ints. Returns hidden states (rows, T, hidden size)."""
-        self.memory.at(start, tokens.shape[1])
+    def prefill(self, tokens, lengths, room):
+        """Cache all but the last token of every prompt: row b is tokens[b, :lengths[b]]; `room` cells are allocated.
+
+        What all prompts begin with (examples, say) is computed once, and a batch that was the last one too not at all.
+        """
+        width, shortest = max(lengths) - 1, min(lengths) - 1
+        differs = (tokens[:, :shortest] != tokens[:1, :shortest]).any(0)
+        shared = int(differs.int().argmax()) if differs.any() else shortest
+        have = self.start(len(lengths), room, tokens[0, :shared].tolist())
+        cells = [part for x in (*self.memory.keys, *self.memory.values) for part in (x[:, :, :shared], x[:, :, shared:width])]
+        self.memory.cached = [n - 1 for n in lengths]
+        if self.kept and torch.equal(self.kept[0], tokens[:, :width]):
+            for cell, kept in zip(cells, self.kept[1]):
+                cell.copy_(kept)
+            return
+        if have < shared:
+            self.forward(tokens[:1, have:shared], [have])
+        for row in range(0, len(lengths), GROUP):
+            some = lengths[row:row + GROUP]
+            if max(some) - 1 > shared:
+                self.forward(tokens[row:row + GROUP, shared:max(some) - 1], [shared] * len(some), row)
+        if len(lengths) > 1 and sum(c.numel() for c in cells[1::2]) * self.dtype.itemsize <= KEPT_BYTES:
+            common_once = [c if i % 2 else c[:1] for i, c in enumerate(cells)]
+            self.kept = tokens[:, :width].clone(), [c.clone() for c in common_once]
+
+    def forward(self, tokens, start, row=None):
+        """tokens (rows, T) long, start: list of rows ints, of rows `row` and on. Returns hidden states (rows, T, hidden size)."""
+        self.memory.at(start, tokens.shape[1], row)
         return self.body(tokens, self.memory)
 
     def logits(self, hidden):
@@ -186,7 +216,7 @@ class Pair:
         """The same weights with caches of their own: what another thread decodes with."""
         lms = {name: copy(lm) for name, lm in {"draft": self.draft, "target": self.target, **self.experts}.items()}
         for lm in lms.values():
-            lm.memory = None
+            lm.memory = lm.kept = None
         return replace(self, draft=lms.pop("draft"), target=lms.pop("target"), experts=lms)
 
     @property

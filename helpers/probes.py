@@ -26,16 +26,18 @@ def read(pair, problems, answers, *, seed=0, sampling=Sampling(), batch_size=32)
     uniforms (N, 4), and distributions (N, V). Raw are the unwarped softmaxes, whose entropy gates take; q and p are sampled from.
     """
     size = batch_size if pair.draft.vocab_size < LARGE_VOCABULARY else 1
+    room = max(len(pair.encode(p.messages)) for p in problems) + max(len(a) for a in answers)
     for i in track(range(0, len(answers), size), "reading"):
         part = list(zip(problems[i:i + size], answers[i:i + size]))
         prompts = [list(pair.encode(problem.messages)) for problem, _ in part]
-        width = max(len(p) + len(a) for p, (_, a) in zip(prompts, part))
-        tokens = torch.tensor([p + list(a) + [0] * (width - len(p) - len(a)) for p, (_, a) in zip(prompts, part)], device=pair.device)
+        lengths, long = [len(p) for p in prompts], max(len(a) for _, a in part)
+        tokens = torch.tensor([p + [0] * (max(lengths) - len(p)) for p in prompts], device=pair.device)
+        fed = torch.tensor([p[-1:] + list(a) + [0] * (long - len(a)) for p, (_, a) in zip(prompts, part)], device=pair.device)
         scores = []
         for lm in (pair.draft, pair.target):
-            lm.start(len(part), width)
-            hidden = lm.forward(tokens, [0] * len(part))
-            scores.append(lm.logits(torch.cat([h[len(p) - 1:len(p) + len(a) - 1] for h, p, (_, a) in zip(hidden, prompts, part)])))
+            lm.prefill(tokens, lengths, room)
+            hidden = lm.forward(fed[:, :-1], [n - 1 for n in lengths])
+            scores.append(lm.logits(torch.cat([h[:len(a)] for h, (_, a) in zip(hidden, part)])))
         frame = pd.concat([pd.DataFrame({"problem_id": problem.id, "position": range(len(a)), "token": list(a)}) for problem, a in part])
         u = torch.cat([uniforms([key(seed, problem)], len(a))[0] for problem, a in part]).to(pair.device)
         q, p = scores
@@ -115,8 +117,9 @@ def _replacement(pair, problem, seed, before, sampling):
 
 
 def _last_scores(lm, tokens):
-    lm.start(1, tokens.shape[1])
-    return lm.logits(lm.forward(tokens, [0])[:, -1])
+    n = tokens.shape[1]
+    lm.prefill(tokens, [n], n + 256)        # room for the next ones, so that what they share with this one is not read again
+    return lm.logits(lm.forward(tokens[:, -1:], [n - 1])[:, -1])
 
 
 def _continue(pair, jobs, starts, sampling, batch_size):
@@ -126,7 +129,8 @@ def _continue(pair, jobs, starts, sampling, batch_size):
     if file.exists():
         return pd.read_pickle(file)
     texts = [None] * len(jobs)
-    open_ = [i for i, s in enumerate(starts) if s[-1] not in pair.eos]
+    open_ = sorted((i for i, s in enumerate(starts) if s[-1] not in pair.eos),      # like lengths are read together
+                   key=lambda i: (len(str(jobs[i][0].messages)), len(starts[i])))
     for c in track(range(0, len(open_), batch_size), "forking"):
         part = open_[c:c + batch_size]
         prompts = [list(pair.encode(jobs[i][0].messages)) + starts[i] for i in part]

@@ -29,9 +29,12 @@ class TableLM:
         self.table, self.vocab_size, self.context, self.device = table, vocab_size, 10**6, torch.device("cpu")
         self.memory = None
 
-    def start(self, rows, length, prompt=()):
-        self.memory = TableMemory(rows, length)
-        return 0
+    def prefill(self, tokens, lengths, room):
+        self.memory = TableMemory(len(lengths), room)
+        width = max(max(lengths) - 1, 0)
+        if width:
+            self.forward(tokens[:, :width], [0] * len(lengths))
+        self.memory.cached = [n - 1 for n in lengths]
 
     def forward(self, tokens, start):
         out = torch.zeros(*tokens.shape, self.vocab_size)

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers import experiments, probes, rules
+from helpers import experiments, probes, rules, tasks
 from helpers.methods import Autoregressive, Fixed, Selective, Speculative
 from helpers.tasks import load
 
@@ -45,10 +45,29 @@ def test_new_weights_or_code_never_reuse_old_results(pocket, monkeypatch, what):
     if what == "weights":
         monkeypatch.setattr(pocket, "revision", "other")
     else:
-        monkeypatch.setattr(experiments, "code_version", lambda: "other")
+        monkeypatch.setattr(experiments, "code_version", lambda *names: "other")
     monkeypatch.setattr(experiments, "decode", lambda *a, **k: pytest.fail("decoded again"))
     with pytest.raises(pytest.fail.Exception):
         experiments.run(pocket, METHODS, PROBLEMS)
+
+
+def test_new_graders_grade_again_without_decoding(pocket, monkeypatch):
+    first = experiments.run(pocket, METHODS, PROBLEMS)
+    monkeypatch.setattr(experiments, "decode", lambda *a, **k: pytest.fail("decoded again"))
+    monkeypatch.setattr(experiments.judge, "configured", lambda: "another judge")
+    monkeypatch.setattr(experiments.tasks, "grade_many", lambda answers: [tasks.Grade(0.25, p.id + text) for p, text in answers])
+    again = experiments.run(pocket, METHODS, PROBLEMS)
+    assert (again.score == 0.25).all() and again.text.equals(first.text)
+    monkeypatch.setattr(experiments.tasks, "grade_many", lambda answers: pytest.fail("graded again"))
+    assert experiments.run(pocket, METHODS, PROBLEMS).equals(again)
+
+
+def test_a_traced_run_serves_the_untraced_one(pocket, monkeypatch):
+    plain = experiments.run(pocket, METHODS, PROBLEMS)
+    traced, _ = experiments.run(pocket, METHODS, PROBLEMS, trace=True)
+    assert traced.tokens.equals(plain.tokens)
+    monkeypatch.setattr(experiments, "decode", lambda *a, **k: pytest.fail("decoded again"))
+    pd.testing.assert_frame_equal(traced, experiments.run(pocket, METHODS, PROBLEMS))
 
 
 def test_an_interrupted_run_goes_on_where_it_was(pocket, monkeypatch):

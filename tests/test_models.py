@@ -77,6 +77,21 @@ def test_a_shared_prompt_is_read_once(pocket):
     assert pocket.target.start(1, pocket.target.memory.length, begin + [5, 5]) == len(begin)
 
 
+def test_a_batch_that_was_the_last_one_too_is_not_read_again(pocket, monkeypatch):
+    """40 prompts of many lengths: the second method copies what the first one read, and both write what each row alone does."""
+    prompts = [[5, 6, 7, *range(20, 25 + i % 17)] for i in range(40)]
+    keys, calls = [(0, i) for i in range(40)], []
+    own = pocket.copy()
+    first = decoding.decode(own, Speculative(), prompts, keys, max_new_tokens=12)
+    forward = models.LM.forward
+    monkeypatch.setattr(models.LM, "forward", lambda lm, tokens, start, row=None: calls.append(tokens.shape) or forward(lm, tokens, start, row))
+    second = decoding.decode(own, Speculative(), prompts, keys, max_new_tokens=12)
+    assert all(width <= 5 for _, width in calls)
+    other = decoding.decode(own, Speculative(), [p[::-1] for p in prompts], keys, max_new_tokens=12)
+    alone = [decoding.decode(pocket, Speculative(), [p], [k], max_new_tokens=12)[0].tokens for p, k in zip(prompts, keys)]
+    assert [a.tokens for a in first] == [a.tokens for a in second] == alone != [a.tokens for a in other]
+
+
 def test_plain_and_fast_write_the_same(pocket):
     plain = models.load_pair("pocket", device="cpu", speed="plain")
     prompt = plain.encode([{"role": "user", "content": "Ada has 5 apples. 3 more are bought. How many apples does Ada have now?"}])
