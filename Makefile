@@ -2,6 +2,7 @@
 PAIR ?= pocket
 NOTEBOOKS ?=
 PARAMS ?=
+RUN ?=
 DEVICE ?=
 PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 VENV := .venv
@@ -14,7 +15,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
-	@echo 'all takes PAIR=, NOTEBOOKS="01 03" and PARAMS="-p name value"; bench takes PAIR=; both take DEVICE=cpu'
+	@echo 'all takes PAIR=, NOTEBOOKS="01 03", PARAMS="-p name value" and RUN=name; bench takes PAIR=; both take DEVICE=cpu'
 
 $(READY): requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer was found; install one or set PYTHON=/path/to/python3.11"; exit 1; }
@@ -27,7 +28,7 @@ $(READY): requirements.txt pyproject.toml
 setup: $(READY)  ## create .venv with the pinned requirements and the kernel
 
 all: $(READY)  ## execute every notebook in order, in place, and fill in the README's tables
-	$(PY) -m helpers.notebooks --pair "$(PAIR)" --only "$(NOTEBOOKS)" $(PARAMS)
+	$(PY) -m helpers.notebooks --pair "$(PAIR)" --only "$(NOTEBOOKS)" --run "$(RUN)" $(PARAMS)
 	@$(PY) -m helpers.readme
 
 test: $(READY)  ## unit tests, then every notebook with small parameters, checked by nbval

@@ -23,12 +23,12 @@ def draw(function, name, pair, **arguments):
 
 
 def redraw(file):
-    """Draw one figure again from its kept arguments. file: data/results/PAIR/figures/NAME.json."""
+    """Draw one figure again from its kept arguments. file: data/results/PAIR[/RUN]/figures/NAME.json."""
     record = json.loads(file.read_text())
     function = getattr(plots, record["function"], None)
     if function is None:
         raise ValueError(f"{file} asks for plots.{record['function']}, which is not there; execute its notebook again")
-    return _save(function, file.stem, file.parent.parent.name, {k: _decode(v, file.parent) for k, v in record["arguments"].items()})
+    return _save(function, file.stem, file.parents[1].relative_to((paths.OUT / "data" / "results")), {k: _decode(v, file.parent) for k, v in record["arguments"].items()})
 
 
 def _save(function, name, pair, arguments):
@@ -69,7 +69,7 @@ def _decode(value, folder):
 
 
 if __name__ == "__main__":
-    files = sorted((paths.OUT / "data" / "results").glob("*/figures/*.json"))
+    files = sorted((paths.OUT / "data" / "results").glob("**/figures/*.json"))
     for file in files:
         redraw(file)
     print(f"{len(files)} figures drawn again from data/results into figures/")

@@ -27,9 +27,9 @@ CLAUSE = r"((?:[^\n.]|\.(?=\d))*)"
 MARKS = (r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)", r"####([^\n]*)", rf"answer is:?{CLAUSE}",
          rf"answer:(?=[^A-Za-z\n]*\d){CLAUSE}")     # "Answer: 3" is a mark, "Answer: Jo has 3 ..." a heading
 REASON = r",(?!\s*\d)|(?<=\w) \(| because| since| which| so "
-# what makes a number after a mark a part of something else: 9 x 2, 3 1/2, 12,34, 18 or 20, 10^3, 2\sqrt{3}, 18 thousand
+# what makes a number after a mark a part of something else: 9 x 2, 3 1/2, 12,34, 18 or 20, 10^3, 2\sqrt{3}, 18 thousand, 4 hours 20 minutes
 GOES_ON = r"(?:,|\s+\d+\s*/|\s+or\s+|\s*(?:[-+/^x×÷]|\\times|\\cdot|\\div))\s*[\d.(]|\s*\\(?:sqrt|pi)|\s*\^|k\b|e\d" \
-    r"|\s*(?:hundred|thousand|million|billion|dozen)\b"
+    r"|\s*(?:hundred|thousand|million|billion|dozen)\b|\s+[a-z]+,?\s+(?:and\s+)?\d"
 
 
 def tidy(text):

@@ -1,8 +1,9 @@
 """Execute the notebooks in order: `python -m helpers.notebooks [--pair P] [--only "01 03"] [-p name value ...] [--smoke DIR]`.
 
 Names are checked before anything runs. A notebook is executed into a temporary file and replaces its source
-only after success. The default pair's notebooks are committed in notebooks/; a run with another pair or other
-parameters goes to data/results/PAIR/notebooks/, so that it never overwrites them.
+only after success. notebooks/ holds the default pair with the default parameters; with another pair the executed notebook
+goes to data/results/PAIR/notebooks/. A run with a name of its own (--run; the default pair's gets one from its parameters)
+has its tables in data/results/PAIR/RUN/ and its figures in figures/PAIR/RUN/, so that none overwrites another.
 """
 import argparse
 import ast
@@ -105,6 +106,7 @@ def main(arguments=None):
     parser.add_argument("--pair", default="pocket")
     parser.add_argument("--only", default="", help='notebook numbers, as in "01 03"')
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
+    parser.add_argument("--run", default="", help="a name for this run, when a pair is run with several settings")
     parser.add_argument("--smoke", metavar="FOLDER", help="run with each notebook's smoke parameters, into FOLDER")
     given = parser.parse_args(arguments)
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
@@ -112,13 +114,15 @@ def main(arguments=None):
     if given.smoke:
         os.environ |= {"SP_OUT": given.smoke, "SP_CACHE": str(Path(given.smoke) / "cache")}
     runs = plan(choose(given.only), given.pair, dict(given.p))
+    if not re.fullmatch(r"[\w.-]*", given.run):
+        raise ValueError(f"run was {given.run!r}; a run's name has letters, digits, dots and dashes only")
+    default = given.pair == parser.get_default("pair")
+    os.environ["SP_RUN"] = given.run or (re.sub(r"[^\w.]+", "-", "_".join("-".join(p) for p in given.p)) if default else "")
     for file, notebook, parameters in runs:
         if given.smoke:
             parameters, target = dict(notebook.metadata["sp_entropy"]["smoke"]), Path(given.smoke) / file.name
-        elif parameters:
-            suffix = "" if set(parameters) <= {"pair_name"} else "_" + re.sub(r"\W+", "-", "_".join(
-                f"{k}-{v}" for k, v in parameters.items() if k != "pair_name"))
-            target = paths.results(given.pair) / "notebooks" / f"{file.stem}{suffix}.ipynb"
+        elif parameters or os.environ["SP_RUN"]:
+            target = paths.results(given.pair) / "notebooks" / file.name
         else:
             target = file
         begin = time.time()

@@ -40,12 +40,12 @@ def signal_roc(curves, areas):
     return fig
 
 
-def divergence_curve(offsets, intervals, rest):
-    """Entropy around the divergence point. offsets: ints; intervals: one per offset; rest: Interval elsewhere."""
+def divergence_curve(offsets, intervals, rest, where="answers without a rejection"):
+    """Entropy around the divergence point. offsets: ints; intervals: one per offset; rest: Interval elsewhere, and where that is."""
     fig, ax = plt.subplots(figsize=(7.5, 4))
     band(ax, offsets, intervals, "around the first rejection", color="#D55E00")
     ax.axhspan(rest.low, rest.high, color="#0072B2", alpha=0.2)
-    ax.axhline(rest.estimate, color="#0072B2", label="answers without a rejection")
+    ax.axhline(rest.estimate, color="#0072B2", label=where)
     ax.axvline(0, color="#888888", linewidth=1)
     ax.set(xlabel="position relative to the first rejected token", ylabel="mean draft entropy, nats",
            title="Entropy at the point of divergence (target's answers, teacher-forced)", ylim=(0, None))
@@ -105,22 +105,9 @@ def gamma_speed(curves, limit):
         band(ax, [g for g, _ in points], [i for _, i in points], label)
     for label, points in limit.items():
         ax.plot([g for g, _ in points], [v for _, v in points], ":", color=colour(label), label=f"{label}: cost model")
-    ax.set(xlabel="drafted tokens per round, γ", ylabel="tokens per second", title="Block length and speed", ylim=(0, None))
+    ax.set(xlabel="drafted tokens per round, γ", ylabel="tokens per second", title="Block length and speed", ylim=(0, None),
+           xticks=[g for g, _ in next(iter(curves.values()))])
     ax.legend()
-    return fig
-
-
-def race(speed, peers):
-    """Tokens per second of every contestant, prompts excluded. speed: label -> Interval; peers: labels that are not ours."""
-    fig, ax = plt.subplots(figsize=(8, 0.5 * len(speed) + 1.2))
-    for i, (label, v) in enumerate(speed.items()):
-        ax.barh(i, v.estimate, color="#BBBBBB" if label in peers else colour(label), alpha=0.9,
-                xerr=bar(v), capsize=3)
-        ax.text(v.high, i, f"  {number(v.estimate)}", va="center", fontsize=10.5)
-    ax.set(yticks=range(len(speed)), yticklabels=list(speed), xlabel="tokens per second", title="Same weights, same prompts (grey: transformers)",
-           xlim=(0, 1.12 * max(v.high for v in speed.values())))
-    ax.invert_yaxis()
-    ax.grid(axis="y", visible=False)
     return fig
 
 

@@ -2,7 +2,7 @@
 import json
 import re
 
-from helpers import paths
+from helpers import paths, summary
 
 NOTEBOOKS = {
     "01_entropy_vs_errors": "the draft's entropy peaks where the draft goes wrong",
@@ -42,10 +42,16 @@ def verdict_table(pair):
 
 
 def real_table(pair="qwen2.5-coder"):
-    """Markdown: the verdicts of the notebooks that have been run on the real pair."""
-    rows = [(n, facts(pair, n[:2])) for n in NOTEBOOKS]
+    """Markdown: the verdicts of the notebooks that have been run on the real pair, then of its runs with other settings."""
+    home = paths.OUT / "data" / "results" / pair
+    runs = [pair, *(f"{pair}/{folder.name}" for folder in sorted(home.glob("*/")) if any(folder.glob("[0-9][0-9].json")))]
     lines = [f"| notebook | verdict on {pair} | measured |", "|---|---|---|"]
-    lines += [f"| `{n}` | {_verdict(f)} | {f['effect']} ({f['task']}, {f['n']} problems) |" for n, f in rows if f]
+    for name in NOTEBOOKS:
+        for run in runs:
+            if f := facts(run, name[:2]):
+                book = f"data/results/{run}/notebooks/{name}.ipynb"
+                title = f"[`{name}`]({book})" + (f"<br>{run.split('/')[1]}" if run != pair else "")
+                lines.append(f"| {title} | {_verdict(f)} | {f['effect']} ({f['task']}, {f['n']} problems) |")
     return "\n".join(lines) if len(lines) > 2 else f"No notebook has been run on {pair} yet."
 
 
@@ -100,6 +106,10 @@ if __name__ == "__main__":
     text = readme.read_text()
     text = fill(text, "verdicts", verdict_table("pocket"))
     text = fill(text, "real", real_table())
+    text = fill(text, "pilot", summary.pilot_table())
     text = fill(text, "time", time_table())
     text = fill(text, "bench", "\n\n".join(bench_table(pair) for pair in ("pocket", "qwen2.5-coder")))
     readme.write_text(text)
+    page = paths.ROOT / "notebooks" / "README.md"
+    text = fill(page.read_text(), "tau", "\n\n".join(map(summary.tau_table, summary.PAIRS)))
+    page.write_text(fill(text, "gamma", "\n\n".join(map(summary.gamma_table, summary.PAIRS))))

@@ -56,7 +56,8 @@ def bootstrap(table, statistic=lambda means: means[..., 0], n_boot=4000, seed=0)
         raise ValueError("a table for the bootstrap holds missing values: some method lacks some problem")
     estimate = float(statistic(table.mean(0)))
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_boot) / n
-    spread = (statistic(weights @ table) - estimate) * np.sqrt(n / (n - 1))
+    with np.errstate(invalid="ignore", divide="ignore"):       # a draw without a single problem of one kind says nothing
+        spread = (statistic(weights @ table) - estimate) * np.sqrt(n / (n - 1))
     low, high = np.nanquantile(spread, [0.025, 0.975]) + estimate
     return Interval(estimate, float(low), float(high), n)
 
@@ -241,6 +242,8 @@ def verdict(interval, above=None, below=None, within=None):
         distance = abs(interval.estimate - threshold)
     if inside or outside:
         return Verdict("holds" if inside else "does not hold", interval, threshold)
+    if not interval.half_width:     # without any spread nothing says how many would decide
+        return Verdict("undecided at this sample size", interval, threshold)
     needed = int(np.ceil(interval.n * (interval.half_width / max(distance, 1e-9)) ** 2))
     return Verdict("undecided at this sample size", interval, threshold, min(needed, 10**7))
 

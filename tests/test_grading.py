@@ -64,6 +64,40 @@ NUMBERS = [  # (reference, answer, verdict); the first ones are endings of Qwen2
     ("18", "The answer is 18!", 1), ("5", "It is a plan for years, and the answer is 5-year", 1), ("18", "The answer is $18, which she earns in 7 days.", 1),
     ("109", "It is 109 (that is 100 + 9)", 0),      # the last number is 9, and the field takes the last one
 ]
+REAL_NUMBERS = [  # (reference, answer, verdict): how answers of Qwen2.5-Coder 0.5B and 1.5B to gsm8k's own problems end
+    ("4", "So, it will take him 90 + 150 = 240 minutes, or 4 hours and 20 minutes, to dig 15 large holes. The answer is 4 hours 20 minutes.", 0),
+    ("4", "\\frac{240}{60} = 4 \\text{ hours}\n    \\]\n\nTherefore, it will take Matthew \\boxed{4} hours to dig 30 small holes and 15 large holes.", 1),
+    ("26", "print(original_price)\n```\n```output\n25.0\n```\nThe original price of the book was \\(\\boxed{25.00}\\).", 0),
+    ("26", "So, original price = $19.50 / 0.75 = $26.00. The answer is $26.00.", 1),
+    ("84", "The combined weight of the two pennies is 64 grains + 64 grains = 128 grains.\n\nThe answer is 128.grain.", 0),
+    ("15", "Jackie will have $23.80 - $35 = $5.20. The answer is 5.20.", 0),
+    ("100", "1. Furniture United's offer: $1,150\n2. Cozy Homes' offer: $1,100\n\n$1,150 - $1,100 = $5.", 0),
+    ("100", "The cost difference between the two offers is $3,450 - $3,350 = $100. The answer is 100.", 1),
+    ("100", "9 x 250 = 1,100 + 2,250 = 3,350\nDifference: 3,450 - 3,350 = 100 The cost difference between the two offers is 100 dollars.", 1),
+    ("114,200", "Including the award, he made 104000 + 5000 = 109000 dollars. The answer is 109000.", 0),
+    ("17000", "Adding the principle he had to the amount he received, $5000 + $12000 = $17000. The answer is $17000.", 1),
+    ("3000", "it will take him 6,000 - 3,000 = 3,000 feet to climb to the elevation of Stanley's comb. The answer is 3,000.", 1),
+    ("3000", "Oliver will need to climb 10,000-3,000 = 7,000 feet from the ground to reach the elevation of Stanley's comb.", 0),
+    ("45", "dimes_value = dimes / 10\n\n# Total amount in dollars\ntotal_amount = pennies_value + dimes_value\nprint(total_amount)\n```", 0),
+    ("20", "and then multiply by 100. So (1.5 / 7.5) * 100 = 20%. The answer is 20%.", 1),
+    ("20", "we calculate 90/9.5 x 100 = 94.44%. The answer is 94.44%.", 0),
+    ("32", "```output\n42.333333333333336\n```\nThe calculation shows that each person paid \\(\\boxed{42.33}\\) dollars.", 0),
+    ("19", "so we should conclude that the number of customers kicked out for physical violence is \\(3 \\times 11.5", 0),
+    ("48", "the final number of french fries would be:\n   \\[\n   \\boxed{19}\n   \\]\n   This is because the", 0),
+    ("22", "The average number of stripes per zebra would be (17 + 36 + 18) / 3 = 37 / 3 = 12.67 stripes.", 0),
+    ("50", "Total cost = $35.00 + $15.00 = $50.00. \n\nThe answer is $50.00.", 1),
+    ("10", "This means she must have mowed the lawn $6 times before she could afford the jacket and shoes. The answer is 6.", 0),
+    ("30", "After 10 of the remaining elves quit, the number of elves left is $40 - 10 = 30$. The answer is 30.", 1),
+    ("4", "\\[ \\text{Waiting time for Tim} = \\frac{1}{132} \\text{ hours} \\]\n\nSo, the winner will be waiting at their house.", 0),
+    ("7500", "The total payment made by Mark each week is $2000 - $500 = $1500.\n\nThe payment made in a week in cents is $1500 * 100 = $150000 cents.", 0),
+    ("370", "Darren's activities are 120 + 40 + 40 = 200 activities.\nThe total count of the activities he's done in the two days is 170 + 200 = 370.", 1),
+    ("50", "So the average speed is 150 / 3 = 50 mph.\n\nTherefore, the car's average speed during this trip is 50 mph.", 1),
+    ("50", "   The average speed is:\n   \\[\n   \\frac{150 \\text{ miles}}{3", 0),
+    ("25000", "her pension will be 2,500 + 5 x 2,500 - 5 = 2,500 + 12,500 - 5 = 14,000.00.", 0),
+    ("25000", "Or, instead, she might have interested in research about the influence of her experiences on future pension decisions.", 0),
+    ("57", "Adding the $4.00 tip to the final price, his total price is 53 + 4 = 57 dollars. The final price of Stephen's groceries is 57 dollars.", 1),
+    ("91", "Therefore, the family will consume a total of 63 + 28 = 91 eggs in a week.", 1),
+]
 MATH = [
     ("\\frac{1}{2}", "\\boxed{0.5}", 1), ("\\frac{1}{2}", "\\boxed{1/2}", 1), ("\\frac{1}{2}", "\\boxed{\\dfrac{2}{4}}", 1),
     ("\\frac{1}{2}", "\\boxed{\\frac12}", 1), ("\\frac{1}{2}", "\\boxed{-\\frac{1}{2}}", 0), ("\\frac{1}{2}", "\\boxed{2}", 0),
@@ -137,7 +171,7 @@ LETTERS = [
 ]
 
 
-@pytest.mark.parametrize("reference, text, right", NUMBERS)
+@pytest.mark.parametrize("reference, text, right", NUMBERS + REAL_NUMBERS)
 def test_gsm8k(reference, text, right):
     assert grading.last_number(f"Janet has 9 eggs.\n#### {reference}", text).score == right
 
@@ -182,8 +216,8 @@ def test_gsm8k_against_lm_eval():
     """We differ from flexible-extract on these answers only, each for a cause; strict-match never says right where we do not."""
     causes = {
         "a number after the mark": ["#### 18\n\nQuestion", "\\(\\boxed{18}\\), because", "\\(\\boxed{9}\\), and not", "\\( 18 \\) for 7",
-                                    "5 hours because", "18, since", "18 dollars per day", "Let me check", "in 7 days"],
-        "decimals of a whole number": ["$200.00", "$18.00", "18.0"],
+                                    "5 hours because", "18, since", "18 dollars per day", "Let me check", "in 7 days", "\\boxed{4} hours to dig"],
+        "decimals of a whole number": ["$200.00", "$18.00", "18.0", "answer is $26.00", "answer is $50.00"],
         "the dot of a sentence is a match of its own": ["answer is: $\\boxed{18}$."],
         "an unfinished sum, a range, a size word": ["36/2", "\\frac{36}{2}", "18 thousand", "18k"],
         "LaTeX's thousands": ["1{,}234", "1,\\!234", "1\\,234"],
@@ -192,11 +226,11 @@ def test_gsm8k_against_lm_eval():
         "a difference is no negative number": ["That leaves 10-5"],
         "leading dot": [".5 cups", "Rs.500"],
     }
-    differ = [(reference, text) for reference, text, _ in NUMBERS
+    differ = [(reference, text) for reference, text, _ in NUMBERS + REAL_NUMBERS
               if lm_eval_gsm8k(reference, text)[1] != grading.last_number(f"#### {reference}", text).score]
     listed = [part for parts in causes.values() for part in parts]
     assert [d for d in differ if not any(part in d[1] for part in listed)] == []
-    assert all(grading.last_number(f"#### {reference}", text).score for reference, text, _ in NUMBERS
+    assert all(grading.last_number(f"#### {reference}", text).score for reference, text, _ in NUMBERS + REAL_NUMBERS
                if lm_eval_gsm8k(reference, text)[0])
 
 

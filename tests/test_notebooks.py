@@ -4,10 +4,11 @@ import subprocess
 import sys
 
 import nbformat
+import pandas as pd
 import pytest
 from conftest import ROOT
 
-from helpers import figures, notebooks, readme
+from helpers import figures, notebooks, readme, summary
 
 NAMES = sorted(f.name for f in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
@@ -53,7 +54,8 @@ def test_the_committed_notebook_is_a_finished_piece(name):
 @pytest.mark.parametrize("arguments, words", [
     (["--pair", "pockets"], "there is no pair 'pockets'; choose one of pocket"), (["--only", "42"], "there is no notebook '42'; choose among 01"),
     (["--only", "01", "-p", "n_problem", "5"], "no chosen notebook has a parameter 'n_problem'"),
-    (["--only", "03", "-p", "n_problems", "many"], "n_problems was 'many'; it must be like its default 200")])
+    (["--only", "03", "-p", "n_problems", "many"], "n_problems was 'many'; it must be like its default 200"),
+    (["--only", "03", "--run", "../mine"], "run was '../mine'; a run's name has letters")])
 def test_wrong_names_stop_at_once(arguments, words):
     done = call("-m", "helpers.notebooks", *arguments)
     assert done.returncode != 0 and words in done.stderr and "Traceback" not in done.stderr
@@ -68,6 +70,21 @@ def test_a_failing_notebook_keeps_its_source_and_says_why(tmp_path, monkeypatch)
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         notebooks.execute(source, book, {}, source)
     assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments, folder", [
+    ([], "notebooks"), (["-p", "n_problems", "5"], "data/results/pocket/n_problems-5/notebooks"),
+    (["--run", "hot"], "data/results/pocket/hot/notebooks"),
+    (["--pair", "qwen2.5-coder", "-p", "n_problems", "5"], "data/results/qwen2.5-coder/notebooks"),
+    (["--pair", "qwen2.5-coder", "-p", "n_problems", "5", "--run", "cold"], "data/results/qwen2.5-coder/cold/notebooks")])
+def test_no_run_overwrites_another(arguments, folder, tmp_path, monkeypatch):
+    """Only the default pair with the default parameters replaces what is in notebooks/; a named run has folders of its own."""
+    targets = []
+    monkeypatch.setenv("SP_RUN", "")
+    monkeypatch.setattr(notebooks.paths, "OUT", tmp_path)
+    monkeypatch.setattr(notebooks, "execute", lambda file, notebook, parameters, target: targets.append(target))
+    notebooks.main(["--only", "01", *arguments])
+    assert targets == [(ROOT if folder == "notebooks" else tmp_path) / folder / "01_entropy_vs_errors.ipynb"]
 
 
 def test_figures_are_redrawn_from_results(tmp_path, monkeypatch, smoke):
@@ -85,7 +102,29 @@ def test_figures_are_redrawn_from_results(tmp_path, monkeypatch, smoke):
 
 def test_readme_tables_are_generated():
     text = (ROOT / "README.md").read_text()
-    assert readme.verdict_table("pocket") in text, "README.md is behind data/results: run make readme"
+    for table in (readme.verdict_table("pocket"), readme.real_table(), summary.pilot_table()):
+        assert table in text, "README.md is behind data/results: run make readme"
+    page = (ROOT / "notebooks" / "README.md").read_text()
+    assert all(t(pair) in page for t in (summary.tau_table, summary.gamma_table) for pair in summary.PAIRS), "run make readme"
     assert readme.fill("<!-- a -->\nold\n<!-- /a -->", "a", "new") == "<!-- a -->\nnew\n<!-- /a -->"
     with pytest.raises(ValueError, match="no place marked"):
         readme.fill(text, "moon", "")
+
+
+def test_the_tables_say_what_the_results_hold(tmp_path, monkeypatch):
+    """Made-up results with known ratios come out as such; what is not there is a dash."""
+    folder = tmp_path / "data" / "results" / "pocket"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(summary.paths, "OUT", tmp_path)
+    speed = {"AS_large": 10, "SP_entropy": 5, "SP": 8, "τ = 1": 12, "SP γ=2": 7, "SP_entropy γ=2": 9}
+    times = pd.DataFrame([{"task": "sums", "problem_id": i, "method": m, "gamma": 2, "accepted": 3, "drafted": 4, "n_tokens": 40, "seconds": 40 / s}
+                          for m, s in speed.items() for i in range(6)])
+    times.to_parquet(folder / "03_times.parquet")
+    times.to_parquet(folder / "05_times.parquet")
+    times.assign(score=(times.problem_id < 3) * 1.0, rescued=(times.method == "τ = 1") * (times.problem_id < 2)).to_parquet(
+        folder / "05_answers.parquet")
+    lines = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in summary.pilot_table().splitlines()}
+    ratio = lines["03 · SP_entropy ÷ AS_large"]
+    assert ratio[2].startswith("0.50 [0.50, 0.50]<br>n = 6, sums") and ratio[3] == "–"
+    assert "| τ = 1 | 1.50 [1.50, 1.50] | 0.0 %" in summary.tau_table("pocket") and "| 33 % [" in summary.tau_table("pocket")
+    assert "| SP | 7.0 [7.0, 7.0] |" in summary.gamma_table("pocket") and "has not been run" in summary.gamma_table("moon")

@@ -1,0 +1,100 @@
+"""Tables that look across notebooks and pairs: the pilot's numbers beside ours, and what each τ and γ buys and costs.
+
+Everything is computed from the published tables of data/results/PAIR; what has not been measured there is "–".
+"""
+import pandas as pd
+
+from helpers import paths, stats
+
+PAIRS = ("pocket", "qwen2.5-coder")
+
+
+def _published(run, name):
+    """A published table of a pair, or of one of its runs (PAIR/RUN); None where it is not there."""
+    file = paths.OUT / "data" / "results" / run / f"{name}.parquet"
+    return pd.read_parquet(file) if file.exists() else None
+
+
+def _entropy_ratio(answers):
+    """Mean entropy of wrong answers ÷ of right ones, as in notebook 01."""
+    sums = answers.assign(n=1.0).pivot_table(index="problem_id", columns="right", values=["mean_H", "n"], aggfunc="sum", fill_value=0)
+    both = sums.reindex(columns=[("mean_H", True), ("n", True), ("mean_H", False), ("n", False)], fill_value=0)
+    return [stats.bootstrap(both, lambda m: (m[..., 2] / m[..., 3]) / (m[..., 0] / m[..., 1]))]
+
+
+def _accuracies(*methods):
+    return lambda rows: [stats.mean(rows, "score", m) for m in methods]
+
+
+def _ratios(top, bottom, *methods):
+    return lambda rows: [stats.ratio(rows, top, bottom, m) for m in methods]
+
+
+def _gain(method, baseline):
+    return lambda rows: [stats.speed_up(rows, method, baseline)]
+
+
+SPEED, ACCEPTED = ("n_tokens", "seconds"), ("accepted", "drafted")
+FIXED, STOPPED = "SP_entropy fixed γ", "SP_entropy entropy stop, cap 12"
+
+# what, the published table that holds it, the pilot's value, how ours is computed, (digits, per cent), why they differ
+LINES = (
+    ("01 · mean entropy, wrong ÷ right answers", "01_answers", "several times", _entropy_ratio, (2, False), ""),
+    ("02 · tokens by the target at τ = 0.15", "02_selective", "14.2 %",
+     _ratios("target_calls", "n_tokens", "Selective 0.15"), (1, True), ""),
+    ("02 · accuracy, draft → τ = 0.15 → target", "02_selective", "20 % → 80 % → 80 %",
+     _accuracies("AS_small", "Selective 0.15", "AS_large"), (0, True), ""),
+    ("03 · tokens/s, AS_large → SP_entropy", "03_times", "27.5 → 21.7", _ratios(*SPEED, "AS_large", "SP_entropy"), (1, False), ""),
+    ("03 · SP_entropy ÷ AS_large", "03_times", "0.79", _gain("SP_entropy", "AS_large"), (2, False), ""),
+    ("05 · accept ratio, SP → τ = 1", "05_answers", "36.7 % → 37.5 %", _ratios(*ACCEPTED, "SP", "τ = 1"), (1, True), ""),
+    ("05 · tokens/s, SP → τ = 1", "05_times", "21.2 → 21.4", _ratios(*SPEED, "SP", "τ = 1"), (1, False), ""),
+    ("06 · drafted per round, cap 12", "06_answers", "3.82", _ratios("drafted", "target_calls", STOPPED), (2, False), ""),
+    ("06 · accept ratio, fixed γ → entropy stop", "06_answers", "65.2 % → 79.2 %", _ratios(*ACCEPTED, FIXED, STOPPED), (1, True), ""),
+    ("06 · tokens/s, fixed γ → entropy stop", "06_times", "21.9 → 23.9", _ratios(*SPEED, FIXED, STOPPED), (1, False), ""),
+)
+
+
+def pilot_table():
+    """Markdown: one line per number of the pilot (5 problems), with ours, their intervals and sample sizes."""
+    head = ["number", "pilot (5 problems)", *PAIRS, "why they differ"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for what, name, pilot, measure, show, why in LINES:
+        lines.append("| " + " | ".join([what, pilot, *(_cell(pair, name, measure, *show) for pair in PAIRS), why]) + " |")
+    return "\n".join(lines)
+
+
+def _cell(pair, name, measure, digits, percent):
+    """What was measured on one pair, with its sample size and task, or – where its notebook has not been run."""
+    rows = _published(pair, name)
+    if rows is None:
+        return "–"
+    found = measure(rows)
+    return " → ".join(x.show(digits, percent=percent) for x in found) + f"<br>n = {found[0].n}, {rows.task.iloc[0]}"
+
+
+def tau_table(run):
+    """Markdown: what each gate of notebook 05 buys and costs against the strict rule on one pair (or PAIR/RUN)."""
+    rows, times = _published(run, "05_answers"), _published(run, "05_times")
+    if rows is None:
+        return f"Notebook 05 has not been run on {run} yet."
+    gates = [m for m in rows.method.unique() if m.startswith("τ = ")]
+    lines = ["| gate, nats | tokens/s ÷ SP | accuracy − SP | answers that may differ from SP's |", "|---|---|---|---|"]
+    changed = rows.assign(changed=(rows.rescued > 0).astype(float))
+    for m in gates:
+        lines.append(f"| {m} | {stats.speed_up(times, m, 'SP').show(2)} | {stats.difference(rows, 'score', m, 'SP').show(1, percent=True)} "
+                     f"| {stats.mean(changed, 'changed', m).show(0, percent=True)} |")
+    head = f"**`{run}`**, {rows.task.iloc[0]}, {rows.problem_id.nunique()} problems, {times.problem_id.nunique()} of them timed:"
+    return "\n".join([head, "", *lines])
+
+
+def gamma_table(run):
+    """Markdown: tokens per second at each block length of notebook 03's tuning problems, SP and SP_entropy."""
+    times = _published(run, "03_times")
+    if times is None:
+        return f"Notebook 03 has not been run on {run} yet."
+    tuned = times[times.method.str.contains(" γ=")]
+    gammas = sorted(tuned.gamma.unique())
+    lines = ["| rule | " + " | ".join(f"γ = {g}" for g in gammas) + " |", "|---" * (len(gammas) + 1) + "|"]
+    lines += [f"| {rule} | " + " | ".join(stats.ratio(tuned, "n_tokens", "seconds", f"{rule} γ={g}").show(1) for g in gammas) + " |"
+              for rule in ("SP", "SP_entropy")]
+    return "\n".join([f"**`{run}`**, tokens per second, {tuned.task.iloc[0]}, {tuned.problem_id.nunique()} problems:", "", *lines])
