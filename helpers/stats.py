@@ -76,7 +76,7 @@ def mean(frame, value, method):
     part = graded(frame, value, [method])
     if part.empty and (frame.method == method).any():
         return NO_JUDGE
-    found = _widened(bootstrap(per_problem(part, value)))
+    found = widened(bootstrap(per_problem(part, value)))
     return Interval(found.estimate, max(0.0, found.low), min(1.0, found.high), found.n)
 
 
@@ -86,10 +86,10 @@ def difference(frame, value, method, baseline):
     if part.empty and {method, baseline} <= set(frame.method):
         return NO_JUDGE
     table = per_problem(part, value)[[method, baseline]]
-    return _widened(bootstrap(table, lambda m: m[..., 0] - m[..., 1]))
+    return widened(bootstrap(table, lambda m: m[..., 0] - m[..., 1]))
 
 
-def _widened(interval):
+def widened(interval):
     """Where all problems agree a bootstrap has no width; n problems alike still leave 1 - 0.025^(1/n) unseen (Clopper-Pearson)."""
     if interval.high - interval.low > 1e-9:      # rounding of a mean is no width
         return interval
