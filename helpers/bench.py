@@ -130,17 +130,18 @@ def limits(pair, rows, gammas):
     return found
 
 
-def linear_times(config, widths=(1, 2, 3, 5, 9), repeats=8):
+def linear_times(config, kinds=LINEARS, joined=True, widths=(1, 2, 3, 5, 9), repeats=8):
     """Milliseconds that all linear layers of a model of this shape take, by kind of layer and number of tokens.
 
     Random weights of one layer and of the output head are timed, and the layer counts as often as the model has it.
+    `joined`: projections that share an input (q, k, v; gate, up) are one matrix, as helpers/fast.py has them.
     """
     c, found = config, {}
     dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-    joined = (c.num_attention_heads + 2 * c.num_key_value_heads) * dim
-    shapes = {(joined, c.hidden_size), (c.hidden_size, c.num_attention_heads * dim),
-              (2 * c.intermediate_size, c.hidden_size), (c.hidden_size, c.intermediate_size)}
-    for name, kind, dtype in LINEARS:
+    inputs = [[c.num_attention_heads * dim, *2 * [c.num_key_value_heads * dim]], 2 * [c.intermediate_size]]
+    shapes = [(n, c.hidden_size) for group in inputs for n in ([sum(group)] if joined else group)]
+    shapes += [(c.hidden_size, c.num_attention_heads * dim), (c.hidden_size, c.intermediate_size)]
+    for name, kind, dtype in kinds:
         spent = dict.fromkeys(widths, 0.0)
         for shape, times in [*((s, c.num_hidden_layers) for s in shapes), ((c.vocab_size, c.hidden_size), 1)]:
             layer = fast.linear(torch.randn(shape) / 32, None, kind, dtype)
@@ -152,6 +153,18 @@ def linear_times(config, widths=(1, 2, 3, 5, 9), repeats=8):
                     tries.append(time.perf_counter() - begin)
                 spent[width] += 1000 * times * sorted(tries)[repeats // 2]
         found[name] = spent
+    return found
+
+
+def tricks(pair):
+    """The table that justifies packed and joined layers: model -> {kind of layer: {tokens: ms}}; {} where nothing is packed."""
+    if pair.small or pair.device.type != "cpu":
+        return {}
+    found = {}
+    for name, used in (("target", LINEARS[2]), ("draft", LINEARS[3])):
+        config = getattr(pair, name).config
+        apart, = linear_times(config, [used], joined=False).values()
+        found[name] = linear_times(config) | {f"{used[0]}, projections apart": apart}
     return found
 
 
@@ -202,12 +215,11 @@ def main(arguments=None):
     rows.to_parquet(paths.results(given.pair) / "bench.parquet", index=False)
     summary, speed = table(rows)
     achieved, longer = limits(pair, rows, gammas), growth(pair)
-    linears = {} if pair.small or pair.device.type != "cpu" else linear_times(pair.target.config)
     print(summary.to_string(), *(f"achieved ÷ limit, {k}: {v:.2f}" for k, v in achieved.items()),
           f"peak memory of our methods: {memory:.1f} GiB", sep="\n")
     experiments.publish_facts(
         given.pair, "bench", table=summary.reset_index().to_dict("records"), achieved=achieved, gammas=gammas,
-        peak_gib=memory, growth=longer, linears=linears, n=given.problems, task=problems[0].task, **experiments.provenance(pair))
+        peak_gib=memory, growth=longer, linears=tricks(pair), n=given.problems, task=problems[0].task, **experiments.provenance(pair))
     figures.draw(plots.race, "bench", given.pair, speed=speed, peers=list(rows[rows.peer].method.unique()))
     figures.draw(plots.growth, "bench_context", given.pair, milliseconds=longer)
 

@@ -80,17 +80,15 @@ def bench_table(pair):
     return "\n".join([f"**`{pair}`**, {f['n']} problems of {f['task']}, one answer at a time, {f['device']}, torch {f['torch']}, "
                       f"transformers {f['transformers']}:", "", *lines, "",
                       f"Best γ (cap of the dynamic one): {gammas}. Achieved ÷ limit: {achieved}. Peak memory of our methods "
-                      f"{f['peak_gib']:.1f} GiB.", *_linears(f["linears"])])
+                      f"{f['peak_gib']:.1f} GiB.", *(line for model, times in f["linears"].items() for line in _linears(model, times))])
 
 
-def _linears(times):
-    """Markdown: milliseconds of all linear layers by kind and number of tokens."""
-    if not times:
-        return []
+def _linears(model, times):
+    """Markdown: milliseconds of all linear layers of the draft or the target, by kind and number of tokens."""
     widths = list(next(iter(times.values())))
-    return ["", "Why packed layers: milliseconds of all the target's linear layers, by how many tokens go through at once.", "",
+    return ["", f"All linear layers of the {model}, milliseconds, by how many tokens go through at once:", "",
             "| linear layers | " + " | ".join(widths) + " |", "|---" * (len(widths) + 1) + "|",
-            *(f"| {name} | " + " | ".join(f"{ms:.0f}" for ms in row.values()) + " |" for name, row in times.items())]
+            *(f"| {name} | " + " | ".join(f"{ms:.1f}" for ms in row.values()) + " |" for name, row in times.items())]
 
 
 def fill(text, name, body):
