@@ -67,10 +67,11 @@ def selective_curve(curves, ends, marked):
     for label, (share, interval) in ends.items():
         point(ax, share, interval, label, markersize=10)
     ax.scatter([marked[0]], [marked[1].estimate], s=190, facecolor="none", edgecolor="black", zorder=5, label="τ = 0.15")
-    ax.set(xlabel="share of tokens made by the target", ylabel="accuracy", title="Who should make which token?", ylim=(0, 1.02))
+    ax.set(xlabel="share of tokens made by the target", ylabel="accuracy", title="Who should make which token?",
+           ylim=(0, min(1.02, 1.15 * max(i.high for points in (*curves.values(), ends.values()) for _, i in points))))
     ax.xaxis.set_major_formatter(PercentFormatter(1))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.legend(loc="lower right")
+    fig.legend(loc="outside lower center", ncols=3)
     return fig
 
 
