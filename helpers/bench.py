@@ -6,6 +6,7 @@ hold everything; `decode_s` leaves out what reading the prompt takes (measured f
 """
 import argparse
 import resource
+import statistics
 import time
 from dataclasses import replace
 
@@ -59,7 +60,8 @@ def race(contestants, pair, problems, repeats=1, seed=0):
 def fastest(contestants, pair, problems):
     """The contestant with most tokens per second of decoding on tuning problems, and everybody's speed."""
     race(contestants, pair, [replace(problems[0], max_new_tokens=8)])       # warm-up: first calls allocate and compile
-    rows = race(contestants, pair, problems).groupby("method")[["n_tokens", "decode_s"]].sum()
+    repeats = 3 if pair.small else 1        # its answers take too short a time for one to tell
+    rows = race(contestants, pair, problems, repeats).groupby("method")[["n_tokens", "decode_s"]].sum()
     speed = rows.n_tokens / rows.decode_s
     return next(c for c in contestants if c.label == speed.idxmax()), speed
 
@@ -130,51 +132,51 @@ def limits(pair, rows, gammas):
     return found
 
 
-def linear_times(config, kinds=LINEARS, joined=True, widths=(1, 2, 3, 5, 9), repeats=8):
+def linear_times(config, used, widths=(1, 2, 3, 5, 9), repeats=12):
     """Milliseconds that all linear layers of a model of this shape take, by kind of layer and number of tokens.
 
-    Random weights of one layer and of the output head are timed, and the layer counts as often as the model has it.
-    `joined`: projections that share an input (q, k, v; gate, up) are one matrix, as helpers/fast.py has them.
+    Random weights of one layer and of the output head are timed, the kinds in turns (machines drift), and the layer
+    counts as often as the model has it. Projections that share an input (q, k, v; gate, up) are one matrix, as in
+    helpers/fast.py, but in the row "…, apart" of the kind `used`.
     """
-    c, found = config, {}
+    c, rows = config, {name: (kind, dtype, True) for name, kind, dtype in LINEARS}
+    rows[f"{used}, apart"] = (*rows[used][:2], False)
+    spent = {name: dict.fromkeys(widths, 0.0) for name in rows}
     dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
     inputs = [[c.num_attention_heads * dim, *2 * [c.num_key_value_heads * dim]], 2 * [c.intermediate_size]]
-    shapes = [(n, c.hidden_size) for group in inputs for n in ([sum(group)] if joined else group)]
-    shapes += [(c.hidden_size, c.num_attention_heads * dim), (c.hidden_size, c.intermediate_size)]
-    for name, kind, dtype in kinds:
-        spent = dict.fromkeys(widths, 0.0)
-        for shape, times in [*((s, c.num_hidden_layers) for s in shapes), ((c.vocab_size, c.hidden_size), 1)]:
-            layer = fast.linear(torch.randn(shape) / 32, None, kind, dtype)
-            for width in widths:
-                x, tries = torch.randn(1, width, shape[1], dtype=dtype), []
-                for _ in range(repeats):
-                    begin = time.perf_counter()
+    groups = [(g, c.hidden_size, c.num_hidden_layers) for g in inputs] + [([c.vocab_size], c.hidden_size, 1)]
+    groups += [([c.hidden_size], n, c.num_hidden_layers) for n in (c.num_attention_heads * dim, c.intermediate_size)]
+    for outputs, inside, times in groups:
+        layers = {name: [fast.linear(torch.randn(n, inside) / 32, None, kind, dtype) for n in ([sum(outputs)] if joined else outputs)]
+                  for name, (kind, dtype, joined) in rows.items()}
+        for width in widths:
+            tries = {name: [] for name in rows}
+            for name in repeats * list(rows):
+                x = torch.randn(1, width, inside, dtype=rows[name][1])
+                begin = time.perf_counter()
+                for layer in layers[name]:
                     layer(x)
-                    tries.append(time.perf_counter() - begin)
-                spent[width] += 1000 * times * sorted(tries)[repeats // 2]
-        found[name] = spent
-    return found
+                tries[name].append(time.perf_counter() - begin)
+            for name in rows:
+                spent[name][width] += 1000 * times * sorted(tries[name])[repeats // 2]
+    return spent
 
 
 def tricks(pair):
     """The table that justifies packed and joined layers: model -> {kind of layer: {tokens: ms}}; {} where nothing is packed."""
     if pair.small or pair.device.type != "cpu":
         return {}
-    found = {}
-    for name, used in (("target", LINEARS[2]), ("draft", LINEARS[3])):
-        config = getattr(pair, name).config
-        apart, = linear_times(config, [used], joined=False).values()
-        found[name] = linear_times(config) | {f"{used[0]}, projections apart": apart}
-    return found
+    used = {"target": "fp16 packed", "draft": "int8 packed"}
+    return {name: linear_times(getattr(pair, name).config, kind) for name, kind in used.items()}
 
 
 def growth(pair):
     """Milliseconds of a forward of one token by context, up to what both models can hold: model -> [(context, ms)]."""
-    found = {"draft": [], "target": []}
-    for context in (c for c in CONTEXTS if c < pair.context):
-        for r in experiments.forward_times(pair, context, (1,)).itertuples():
-            found[r.model].append((context, 1000 * r.seconds))
-    return found
+    contexts = [c for c in CONTEXTS if c < pair.context]
+    turns = [[experiments.forward_times(pair, c, (1,), at_most_s=1.0).set_index("model").seconds for c in contexts]
+             for _ in range(5)]      # contexts take turns, because a machine's speed drifts
+    return {name: [(c, 1000 * statistics.median(turn[i][name] for turn in turns)) for i, c in enumerate(contexts)]
+            for name in ("draft", "target")}
 
 
 def table(rows):
@@ -210,7 +212,7 @@ def main(arguments=None):
     if pair.small:      # of a large pair a second copy in fp32 would not fit beside the peers
         plain = models.load_pair(given.pair, speed="plain")
         contestants.append(ours(plain, Speculative(rules.STRICT, Fixed(gammas["SP"]), 'SP, speed="plain"')))
-    contestants += rivals(pair, tuning[:2])     # two lengths, so that whoever compiles for each shows it
+    contestants += rivals(pair, tuning)     # of several lengths, so that whoever compiles for each shows it
     rows = race(contestants, pair, problems, given.repeats)
     rows.to_parquet(paths.results(given.pair) / "bench.parquet", index=False)
     summary, speed = table(rows)

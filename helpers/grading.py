@@ -134,7 +134,8 @@ LETTER = (r"[\s*_$\\({\[`\"']*(?:boxed\{|text\{|choice |option )*[*(\[{]*([A-D])
           r"(?![)\]}*.$\s]*(?:and|or|[,;/|&])\s*[(\[*]*(?-i:[A-D])\b)")
 CHOICES = (rf"answer(?: choice| option)?(?: is|:)+(?: the)?{LETTER}",
            rf"\\boxed\{{{LETTER}",
-           rf"\b(?:choice|option)(?: is|:)+{LETTER}")
+           rf"\b(?:choice|option)(?: is|:)+(?!\s*\n){LETTER}",      # "each option:" above a list names none
+           rf"\bis (?:choice|option){LETTER}")
 LINE = r"^[\s*(\[]*([A-D])(?:[).:\]*]+(?=\s|$)|\s*$)"
 
 

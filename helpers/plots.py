@@ -286,13 +286,13 @@ def aggressive(speed, accuracy, rivals):
 
 def race(speed, peers):
     """Tokens per second of every contestant. speed: label -> Interval; peers: labels that are not ours."""
-    fig, ax = plt.subplots(figsize=(8.5, 0.45 * len(speed) + 1.4))
+    fig, ax = plt.subplots(figsize=(9, 0.45 * len(speed) + 1.4))
     for i, (label, v) in enumerate(speed.items()):
         c = "#BBBBBB" if label in peers else colour(label)
         ax.barh(i, v.estimate, xerr=bar(v), color=c, alpha=0.85, capsize=3, hatch="//" if label in peers else None, edgecolor="white")
         ax.text(v.high, i, f"  {number(v.estimate)}", va="center", fontsize=10.5)
     ax.set(yticks=range(len(speed)), yticklabels=list(speed), xlabel="tokens per second after the prompt",
-           title="Same weights, prompts and machine (hatched: transformers)", xlim=(0, 1.15 * max(v.high for v in speed.values())))
+           title="Same weights, same prompts (hatched: peers)", xlim=(0, 1.15 * max(v.high for v in speed.values())))
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     return fig

@@ -1,4 +1,4 @@
-"""Every verdict here was decided by hand: (answer, reference, right or wrong), in the style of real outputs."""
+"""Every verdict here was decided by hand: (answer, reference, right or wrong). REAL_ lists are a real pair's own answers, cut to their ends."""
 import math
 import re
 
@@ -169,6 +169,58 @@ LETTERS = [
     ("D", "A) is wrong\nB) is wrong\nC) is wrong\nD) is", 0), ("A", "A) The landlord\nB) The tenant", 0), ("C", "A) is wrong\nB) is wrong\n\n**C**", 1),
     ("C", "C. The seller wins.\n\nThe offer lapsed.", 1), ("C", "The answer is C, a seller must deliver.", 1), ("A", "Answer: A. B is wrong.", 1),
 ]
+REAL_MATH = [  # from their answers to math500's own problems
+    ("x^5 - x^4 + x^3 - x^2 + x - 1", "So, the quotient is \\(-3(x + 1)\\).\n\nTherefore, the final answer is \\(\\boxed{-3(x + 1)}\\).", 0),
+    ("60", "Therefore, the positive square root of the product $10 \\times 15 \\times 24$ is \\(\\boxed{60}\\).", 1),
+    ("60", "the positive square root of the product \\(10 \\times 15 \\times 24\\) is:\n\n   \\[\n   \\boxed{60\\sqrt{3}}\n   \\]", 0),
+    ("12", "\\[ A = 2\\sqrt{10} \\]\n\nTherefore, the number of square units in the area is \\(\\boxed{2\\sqrt{10}}\\).", 0),
+    ("17", "```output\n84\n```\nThe unique odd integer \\( t \\) such that \\( 0 < t < 23 \\) is \\(\\boxed{84}\\).", 0),
+    ("17", "```output\n17\n```\nThe unique odd integer \\( t \\) such that \\( 0 < t < 23 \\) is \\(\\boxed{17}\\).", 1),
+    ("-1", "of the expression is \\( \\boxed{4} \\).\n\nThis uses that \\( z = 1 \\) is a solution to the equation \\( z^5 = 1 \\).", 0),
+    ("70 \\sqrt{2}", "Setting the expression equal to 1, we get\n\n\\[\n40 + 40x - 40 + 40y - 180x - 180y + 4100 = 1.\n", 0),
+    ("p - q", "Similarly, consider the series \\( \\sum_{n=1}^\\infty \\frac{(-1)^n}{(n+1)^1", 0),
+    ("\\frac{4}{9}", "\\[\n\\frac{10}{6} = \\frac{5}{3}\n\\]\n\nTherefore, the answer is \\(\\boxed{\\frac{5}{3}}\\).", 0),
+    ("\\frac{4}{9}", "\\[\\frac{1}{18}\\]\n\nSo, the final answer is:\n\\[\\boxed{\\frac{1}{18}}\\]", 0),
+]
+REAL_ALIASES = [  # from their answers to triviaqa's and nq_open's
+    (["The Second world war", "WW2", "World War II"], "World War II", 1), (["The Second world war", "WW2"], "American Civil War", 0),
+    (["PINK FLOYD", "Pink Floyd"], "Rock Group", 0), (["PINK FLOYD", "Pink Floyd"], "Pink Floyd", 1),
+    (["Jack the ripper", "Whitechapel Murderer"], "Jack The Ripper", 1), (["Jack the ripper"], "Mary Shelley", 0),
+    (["Whole Milk", "Dudh", "Cow milk"], "They produce mammary flowers", 0), (["in 1997", "1997"], "1997", 1), (["in 1997", "1997"], "1825", 0),
+    (["four"], "14", 0), (["Ram Nath Kovind"], "gu都非常", 0), (["45%", "3 to 6%"], "30%", 0), (["March 1930"], "1923", 0),
+]
+REAL_LETTERS = [  # from answers of the same two models to law's own problems
+    ("A", "Therefore, the answer is C) constitutional, because of the President's authority to execute the laws of the United States.", 0),
+    ("C", "Now, let's analyze each option:\n\nA) The resident's petition contained false signatures.\n\nConsidering the above, the only argument that "
+          "best supports the requirement is option C. Therefore, the answer is:\n\nThe state's strongest argument for sustaining the validity of", 1),
+    ("B", "B) Yes, because it is appropriate circumstantial evidence of guilt.", 1),
+    ("B", "A) only Bob Wilson is liable.", 0),
+    ("A", "C) Yes, because the contractor relied on the homeowner's promise, and that promise should be enforced to avoid injustice.\n\n"
+          "Therefore, the answer is \\(\\boxed{C}\\).", 0),
+    ("C", "The correct answer is:\nA) No, because the sales agreement did not mention the shutters.\nThe sales agreement mentioned the requirement.", 0),
+    ("B", "A) No, because the wholesaler's and the distributor's principal places of business are diverse.\n\nThis option suggests that", 0),
+    ("D", "the most appropriate answer is:\n\nC) suppress the confession because the defendant failed to sign the waiver.\n\n"
+          "Thus, option C is the most accurate answer that best encapsulates the defendant's situation.", 0),
+    ("A", "this statute is most likely unconstitutional.\n\nAnswer: C", 0),
+    ("B", "Therefore, the answer is:\nAnswer: C", 0),
+    ("B", "the correct answer is:\n\nB) Bob Wilson and Ted Lamar are liable jointly\n\nExplanation: Even though partnership implies joint liability", 1),
+    ("C", "is not directly related to the violation of the warranty.\n\n**Point C: Yes, because the shutters had", 0),
+    ("B", "it includes entities that are not citizens of the same country.\n\nHence, the motion to dismiss should be granted.\n\nAnswer: A", 0),
+    ("D", "Given this analysis, the correct answer is:\n**B) suppress the confession because it was obtained in violation of his Sixth Amendment "
+          "right to counsel, but admit the clothing because it was obtained pursuant to a valid search warrant.**", 0),
+]
+REAL_PROGRAMS = [  # from their answers to HumanEval's: (task, answer, verdict)
+    (23, "```python\nfrom typing import *\n\ndef strlen(string: str) -> int:\n    return len(string)\n\n# Test cases\nprint(strlen(\"\"))  # Output: 0\n"
+         "print(strlen(\"abc\"))  # Output: 3\n```", 1),
+    (13, "```python\ndef greatest_common_divisor(a: int, b: int) -> int:\n    while b != 0:\n        a, b = b, a % b\n    return a\n```", 1),
+    (8, "```python\n\n\nfrom typing import List, Tuple\n\n\ndef sum_product(numbers: List[int]) -> Tuple[int, int]:\n    total_sum = sum(numbers)\n"
+        "    total_product = 1\n    \n    for num in numbers:\n        total_product *= num\n    \n    return total_sum, total_product\n```", 1),
+    (11, "```python\nfrom typing import List\n\ndef string_xor(a: str, b: str) -> str:\n"
+         "    return ''.join(['0' if bit1 != bit2 else '1' for bit1, bit2 in zip(a, b)])\n```", 0),
+    (11, "```python\ndef string_xor(a: str, b: str) -> str:\n"
+         "    return ''.join(chr((int(a[i]) ^ int(b[i])) & 1) for i in range(len(a)))\n```", 0),
+    (1, "Here's a step-by-step breakdown of how the code processes the example.\n\nHence, the output is `['()', '(())', '(()())']`.", 0),
+]
 
 
 @pytest.mark.parametrize("reference, text, right", NUMBERS + REAL_NUMBERS)
@@ -176,23 +228,24 @@ def test_gsm8k(reference, text, right):
     assert grading.last_number(f"Janet has 9 eggs.\n#### {reference}", text).score == right
 
 
-@pytest.mark.parametrize("reference, text, right", MATH)
+@pytest.mark.parametrize("reference, text, right", MATH + REAL_MATH)
 def test_math(reference, text, right):
     assert grading.math(reference, text).score == right
 
 
-@pytest.mark.parametrize("aliases, text, right", ALIASES)
+@pytest.mark.parametrize("aliases, text, right", ALIASES + REAL_ALIASES)
 def test_exact_match(aliases, text, right):
     assert grading.exact_match(aliases, text).score == right
 
 
-@pytest.mark.parametrize("reference, text, right", LETTERS)
+@pytest.mark.parametrize("reference, text, right", LETTERS + REAL_LETTERS)
 def test_letter(reference, text, right):
     assert grading.letter(reference, text).score == right
 
 
 def test_there_are_enough_cases():
     assert sum(map(len, (NUMBERS, MATH, ALIASES, LETTERS))) >= 150
+    assert sum(map(len, (REAL_NUMBERS, REAL_MATH, REAL_ALIASES, REAL_LETTERS, REAL_PROGRAMS))) >= 70
 
 
 # ---- peers ----------------------------------------------------------------------------------------
@@ -259,6 +312,14 @@ def test_humaneval_against_its_authors(shared_datasets):
     assert [ok for ok, _ in ours] == theirs and 10 < sum(theirs) < len(theirs) - 10
 
 
+def test_humaneval_on_real_answers(shared_datasets):
+    if sandbox.isolation() is None:
+        pytest.skip("no isolation here: model-written code is refused")
+    rows = {row["task_id"]: row for _, row in tasks.read_jsonl(shared_datasets / "humaneval" / "HumanEval.jsonl.gz")}
+    ran = sandbox.execute_many([grading.humaneval(rows[f"HumanEval/{n}"], text) for n, text, _ in REAL_PROGRAMS])
+    assert [ok for ok, _ in ran] == [bool(right) for *_, right in REAL_PROGRAMS]
+
+
 def triviaqa_normalise(s):
     """normalize_answer of TriviaQA's own evaluation (Joshi et al. 2017), transcribed."""
     import string
@@ -270,7 +331,7 @@ def triviaqa_normalise(s):
 def test_exact_match_against_triviaqa():
     """TriviaQA writes a space for punctuation and SQuAD nothing, so they differ where one side has the mark alone; and
     where normalisation leaves nothing of an alias, theirs takes an empty answer (or an article) for it."""
-    differ = [(aliases, text) for aliases, text, _ in ALIASES if grading.exact_match(aliases, text).score != float(
+    differ = [(aliases, text) for aliases, text, _ in ALIASES + REAL_ALIASES if grading.exact_match(aliases, text).score != float(
         any(triviaqa_normalise(text.strip().split("\n")[0]) == triviaqa_normalise(a) for a in aliases))]
     assert differ == [(["O'Brien"], "OBrien"), (["U.S."], "US"), (["---"], ""), (["The The"], ""), (["A"], ""), (["'A", "A"], "The")]
 
