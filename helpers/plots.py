@@ -161,6 +161,7 @@ def fork_harm(names, flips, losses):
         ax.set(xticks=range(len(names)), xlabel=f"{NATS} (n: problems)", title=title, xlim=(-0.5, len(names) - 0.5))
         ax.set_xticklabels(names, fontsize=10)
         ax.yaxis.set_major_formatter(PercentFormatter(1))
+    axes[0].set_ylim(bottom=0)
     return fig
 
 
