@@ -88,7 +88,7 @@ def _linears(model, times):
     widths = list(next(iter(times.values())))
     return ["", f"All linear layers of the {model}, milliseconds, by how many tokens go through at once:", "",
             "| linear layers | " + " | ".join(widths) + " |", "|---" * (len(widths) + 1) + "|",
-            *(f"| {name} | " + " | ".join(f"{ms:.1f}" for ms in row.values()) + " |" for name, row in times.items())]
+            *(f"| {name} | " + " | ".join(f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}" for ms in row.values()) + " |" for name, row in times.items())]
 
 
 def fill(text, name, body):
