@@ -5,6 +5,7 @@ figures. Contestants take turns on every problem, because a machine's speed drif
 hold everything; `decode_s` leaves out what reading the prompt takes (measured for peers by asking for one token).
 """
 import argparse
+import random
 import resource
 import statistics
 import time
@@ -141,7 +142,7 @@ def linear_times(config, used, widths=(1, 2, 3, 5, 9), repeats=15):
     """
     c, rows = config, {name: (kind, dtype, True) for name, kind, dtype in LINEARS}
     rows[f"{used}, apart"] = (*rows[used][:2], False)
-    spent = {name: dict.fromkeys(widths, 0.0) for name in rows}
+    spent, order = {name: dict.fromkeys(widths, 0.0) for name in rows}, random.Random(0)
     dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
     inputs = [[c.num_attention_heads * dim, *2 * [c.num_key_value_heads * dim]], 2 * [c.intermediate_size]]
     groups = [(g, c.hidden_size, c.num_hidden_layers) for g in inputs] + [([c.vocab_size], c.hidden_size, 1)]
@@ -151,7 +152,7 @@ def linear_times(config, used, widths=(1, 2, 3, 5, 9), repeats=15):
                   for name, (kind, dtype, joined) in rows.items()}
         for width in widths:
             tries = {name: [] for name in rows}
-            for name in repeats * list(rows):
+            for name in [n for _ in range(repeats) for n in order.sample(list(rows), len(rows))]:   # nobody always follows the same one
                 x = torch.randn(1, width, inside, dtype=rows[name][1])
                 begin = time.perf_counter()
                 for layer in layers[name]:
