@@ -54,9 +54,9 @@ LINES = (
      "Speculation pays when verifying a block costs little more than one token; packed layers make that so, and "
      "the pilot's loop paid for every call in full."),
     ("05 · accept ratio, SP → τ = 1", "05_answers", "36.7 % → 37.5 %", _ratios(*ACCEPTED, "SP", "τ = 1"), (1, True),
-     "Acceptance depends on how alike the two models are; that τ adds little to it is the same everywhere."),
+     "Acceptance depends on how alike the two models are; that τ adds little to it shows in every column that is measured."),
     ("05 · tokens/s, SP → τ = 1", "05_times", "21.2 → 21.4", _ratios(*SPEED, "SP", "τ = 1"), (1, False),
-     "A small gain in acceptance can only be a small gain in speed; all columns agree within their noise."),
+     "A small gain in acceptance can only be a small gain in speed; the measured columns agree within their noise."),
     ("06 · drafted per round, cap 12", "06_answers", "3.82", _ratios("drafted", "target_calls", STOPPED), (2, False),
      "The pocket draft is sure of most of its tokens, so it drafts on longer before its entropy stops it."),
     ("06 · accept ratio, fixed γ → entropy stop", "06_answers", "65.2 % → 79.2 %", _ratios(*ACCEPTED, FIXED, STOPPED), (1, True),
