@@ -348,6 +348,7 @@ def confusion(shares):
     fig, ax = plt.subplots(figsize=(1.3 * table.shape[1] + 2.2, 0.5 * len(table) + 1.4))
     sns.heatmap(table, annot=True, fmt=".0%", cmap="Blues", vmin=0, vmax=1, cbar=False, linewidths=1, ax=ax)
     ax.set(ylabel="", title="Share of tokens by speaker")
+    ax.tick_params(axis="y", rotation=0)
     ax.grid(False)
     return fig
 

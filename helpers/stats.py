@@ -219,7 +219,10 @@ class Verdict:
     n_needed: int | None = None
 
     def __str__(self):
-        return self.word if self.n_needed is None else f"{self.word} (about {self.n_needed} problems would decide)"
+        if self.n_needed is None:
+            return self.word
+        count = "more than 100,000" if self.n_needed > 100_000 else f"about {self.n_needed}"
+        return f"{self.word} ({count} problems would decide)"
 
 
 def verdict(interval, above=None, below=None, within=None):

@@ -94,7 +94,9 @@ def test_verdicts(interval, kind, word):
 
 def test_undecided_says_how_many_problems_decide():
     found = stats.verdict(stats.Interval(0.1, -0.1, 0.3, 100), above=0)
-    assert found.n_needed == 400 and "400 problems" in str(found)
+    assert found.n_needed == 400 and "about 400 problems" in str(found)
+    nothing = stats.verdict(stats.Interval(0.0, -0.2, 0.2, 100), above=0)
+    assert "more than 100,000 problems" in str(nothing)
 
 
 def test_pareto():
