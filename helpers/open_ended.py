@@ -3,13 +3,16 @@
 Measures say how an answer reads, not whether it is right: perplexity under the target, words, distinct-n (Li et al.
 2016), repetition. Only a judge compares, method against baseline on the same problem and seed (helpers/judge.py).
 """
+import math
+
 import pandas as pd
 import torch
 
 from helpers import experiments, grading, judge, probes, stats, tasks
 from helpers.sampling import Sampling
 
-MEASURES = ("words", "distinct_1", "distinct_2", "repetition", "perplexity")
+MEASURES = {"words": (0, math.inf), "distinct_1": (0, 1), "distinct_2": (0, 1), "repetition": (0, 1),      # and their ranges
+            "perplexity": (1, math.inf)}
 
 
 def converse(pair, methods, problems, seeds=(0,), *, sampling=Sampling()):
@@ -62,7 +65,7 @@ def table(pair, rows, asked, baseline="AS_large"):
     rows = rows.assign(problem_id=rows.problem_id.str.split("/turn").str[0])    # the turns of one conversation go together
     for method in rows.method.unique():
         means = rows[rows.method == method].groupby("problem_id")[list(MEASURES)].mean().dropna()
-        out[method] = {m: stats.bootstrap(means[m]).show(2) for m in MEASURES}
+        out[method] = {m: stats.bootstrap(means[m]).within(*possible).show(2) for m, possible in MEASURES.items()}
         if method != baseline:
             out[method][f"preferred to {baseline}"] = wins(rows, asked, method, baseline).show(2)
     return pd.DataFrame(out).T.fillna("–")

@@ -4,7 +4,7 @@ Two levels: answers are averaged over seeds within a problem, and problems are r
 resampled again, because the spread between problem means already holds their noise (once); resampling both
 would count it twice and give intervals that are too wide. Coverage is simulated in tests/test_stats.py.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,10 @@ class Interval:
         scale, unit = (100, " %") if percent else (1, "")
         a, b, c = (f"{scale * v:.{digits}f}" for v in (self.estimate, self.low, self.high))
         return f"{a}{unit} [{b}, {c}]"
+
+    def within(self, low, high):
+        """The same interval, cut to the values that are possible: few problems can widen it beyond them."""
+        return replace(self, low=max(low, self.low), high=min(high, self.high))
 
     @property
     def half_width(self):
@@ -76,8 +80,7 @@ def mean(frame, value, method):
     part = graded(frame, value, [method])
     if part.empty and (frame.method == method).any():
         return NO_JUDGE
-    found = widened(bootstrap(per_problem(part, value)))
-    return Interval(found.estimate, max(0.0, found.low), min(1.0, found.high), found.n)
+    return widened(bootstrap(per_problem(part, value))).within(0.0, 1.0)
 
 
 def difference(frame, value, method, baseline):
@@ -86,7 +89,7 @@ def difference(frame, value, method, baseline):
     if part.empty and {method, baseline} <= set(frame.method):
         return NO_JUDGE
     table = per_problem(part, value)[[method, baseline]]
-    return widened(bootstrap(table, lambda m: m[..., 0] - m[..., 1]))
+    return widened(bootstrap(table, lambda m: m[..., 0] - m[..., 1])).within(-1.0, 1.0)
 
 
 def widened(interval):
