@@ -25,6 +25,7 @@ from helpers.models import PAIRS
 
 FOLDER = paths.ROOT / "notebooks"
 CELL_TIMEOUT_S = 4 * 3600
+COUNTS = ("n_problems", "n_timed", "n_tune")        # how many problems an interval is taken over
 STRIP = ("--keep-output", "--keep-count", "--keep-id", "--extra-keys",
          "metadata.papermill cell.metadata.papermill metadata.widgets cell.metadata.execution metadata.language_info.version")
 
@@ -65,6 +66,8 @@ def typed(name, text, default):
     wanted = (int, float) if isinstance(default, float) else (list, tuple) if isinstance(default, (list, tuple)) else type(default)
     if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
         raise ValueError(f"parameter {name} was {text!r}; it must be like its default {default!r}")
+    if name in COUNTS and value < 2:
+        raise ValueError(f"parameter {name} was {text!r}; an interval over problems needs at least 2 of them")
     return value
 
 

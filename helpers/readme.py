@@ -109,5 +109,7 @@ if __name__ == "__main__":
     text = fill(text, "bench", "\n\n".join(bench_table(pair) for pair in ("pocket", "qwen2.5-coder")))
     readme.write_text(text)
     page = paths.ROOT / "notebooks" / "README.md"
-    text = fill(page.read_text(), "tau", "\n\n".join(map(summary.tau_table, summary.PAIRS)))
-    page.write_text(fill(text, "gamma", "\n\n".join(map(summary.gamma_table, summary.PAIRS))))
+    text = page.read_text()
+    for name, table in (("task", summary.task_table), ("tau", summary.tau_table), ("gamma", summary.gamma_table)):
+        text = fill(text, name, "\n\n".join(map(table, summary.PAIRS)))
+    page.write_text(text)

@@ -49,8 +49,8 @@ def per_problem(frame, value, by="method"):
 def bootstrap(table, statistic=lambda means: means[..., 0], n_boot=4000, seed=0):
     """95 % interval of a function of column means, problems (rows) resampled together. Returns Interval.
 
-    table (problems, k); `statistic` maps means (..., k) to (...). Deviations are widened by sqrt(n/(n-1)),
-    which a percentile bootstrap lacks for small n (Hesterberg 2015).
+    table (problems, k); `statistic` maps means (..., k) to (...). A percentile bootstrap is too narrow for small n
+    (Hesterberg 2015): deviations are widened by sqrt(n/(n-1)), and by what Student's t has over the normal quantile.
     """
     table = np.asarray(table, dtype=float).reshape(len(table), -1)
     n = len(table)
@@ -61,9 +61,14 @@ def bootstrap(table, statistic=lambda means: means[..., 0], n_boot=4000, seed=0)
     estimate = float(statistic(table.mean(0)))
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_boot) / n
     with np.errstate(invalid="ignore", divide="ignore"):       # a draw without a single problem of one kind says nothing
-        spread = (statistic(weights @ table) - estimate) * np.sqrt(n / (n - 1))
+        spread = (statistic(weights @ table) - estimate) * np.sqrt(n / (n - 1)) * _student(n - 1)
     low, high = np.nanquantile(spread, [0.025, 0.975]) + estimate
     return Interval(estimate, float(low), float(high), n)
+
+
+def _student(freedom):
+    """How much wider than with a known spread a 95 % interval is with one estimated at these degrees of freedom."""
+    return stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
 
 
 NO_JUDGE = Interval(float("nan"), float("nan"), float("nan"), 0, "no judge")
@@ -101,25 +106,35 @@ def widened(interval):
 
 
 def difference_of_groups(one, others, n_boot=4000, seed=0):
-    """Mean of one unpaired sample minus the average of the means of several others. Returns Interval."""
+    """Mean of one unpaired sample minus the average of the means of several others. Returns Interval.
+
+    Widened for small samples as in `bootstrap`; the degrees of freedom are Welch and Satterthwaite's.
+    """
     rng, samples = np.random.default_rng(seed), [np.asarray(x, float) for x in (one, *others)]
-    draws = [x[rng.integers(len(x), size=(n_boot, len(x)))].mean(1) for x in samples]
-    spread = draws[0] - np.mean(draws[1:], axis=0)
-    low, high = np.quantile(spread, [0.025, 0.975])
-    return Interval(float(samples[0].mean() - np.mean([x.mean() for x in samples[1:]])), float(low), float(high), sum(map(len, samples)))
+    sizes, share = np.array([len(x) for x in samples]), np.array([1.0, *[-1 / len(others)] * len(others)])
+    if sizes.min() < 2:
+        raise ValueError(f"an interval between groups needs at least 2 problems in each; one has {sizes.min()}")
+    means = np.array([x.mean() for x in samples])
+    draws = np.stack([x[rng.integers(len(x), size=(n_boot, len(x)))].mean(1) for x in samples], 1)
+    noise = share ** 2 * [x.var(ddof=1) for x in samples] / sizes
+    freedom = noise.sum() ** 2 / max((noise ** 2 / (sizes - 1)).sum(), 1e-300)
+    low, high = np.quantile((draws - means) * np.sqrt(sizes / (sizes - 1)) @ share, [0.025, 0.975]) * _student(max(freedom, 1.0))
+    estimate = float(means @ share)
+    return Interval(estimate, float(low) + estimate, float(high) + estimate, int(sizes.sum()))
 
 
 def ratio(frame, top, bottom, method):
     """Ratio of sums of two columns for one method (tokens per second, accept ratio). Returns Interval."""
     part = frame[frame.method == method].groupby("problem_id")[[top, bottom]].sum()
-    return bootstrap(part, lambda m: m[..., 0] / m[..., 1])
+    most = 1.0 if (part[top] <= part[bottom]).all() else np.inf         # a share
+    return bootstrap(part, lambda m: m[..., 0] / m[..., 1]).within(0.0, most)
 
 
 def speed_up(frame, method, baseline, top="n_tokens", bottom="seconds"):
     """(tokens per second of method) / (of baseline), paired by problem. Returns Interval."""
     parts = [frame[frame.method == m].groupby("problem_id")[[top, bottom]].sum() for m in (method, baseline)]
     return bootstrap(pd.concat(parts, axis=1).dropna(),
-                     lambda m: (m[..., 0] / m[..., 1]) / (m[..., 2] / m[..., 3]))
+                     lambda m: (m[..., 0] / m[..., 1]) / (m[..., 2] / m[..., 3])).within(0.0, np.inf)
 
 
 def proportion(successes, n):

@@ -1,4 +1,4 @@
-"""Tables that look across notebooks and pairs: the pilot's numbers beside ours, and what each τ and γ buys and costs.
+"""Tables that look across notebooks and pairs: the pilot's numbers beside ours, and what each task, τ and γ buys and costs.
 
 Everything is computed from the published tables of data/results/PAIR; what has not been measured there is "–".
 """
@@ -83,6 +83,22 @@ def _cell(pair, name, measure, digits, percent):
         return "–"
     found = measure(rows)
     return " → ".join(x.show(digits, percent=percent) for x in found) + f"<br>n = {found[0].n}, {rows.task.iloc[0]}"
+
+
+def task_table(run):
+    """Markdown: what notebook 08 found for each task of one pair (or PAIR/RUN), the one with most to gain first."""
+    rows, times = _published(run, "08_answers"), _published(run, "08_times")
+    if rows is None:
+        return f"Notebook 08 has not been run on {run} yet."
+    own = times[times.method == "SP_entropy own τ"].groupby("task").tau.first()
+    found = {name: [stats.ratio(rows[rows.task == name], *ACCEPTED, "SP"), *(stats.speed_up(part, m, "AS_large") for m in ("SP", "SP_entropy"))]
+             for name, part in times.groupby("task")}
+    lines = ["| task | SP accepts | SP ÷ AS_large | SP_entropy (τ = 1) ÷ AS_large | the task's own τ, nats |", "|---|---|---|---|---|"]
+    for name, (accepted, *gains) in sorted(found.items(), key=lambda item: -item[1][1].estimate):
+        lines.append(f"| {name} | {accepted.show(0, percent=True)} | {' | '.join(g.show(2) for g in gains)} | {own[name]:.2f} |")
+    per_task = rows.groupby("task").problem_id.nunique().max()
+    head = f"**`{run}`**, γ = {times.gamma.max()}, {per_task} problems per task, {times.groupby('task').problem_id.nunique().max()} of them timed:"
+    return "\n".join([head, "", *lines])
 
 
 def tau_table(run):

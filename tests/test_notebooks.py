@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
@@ -55,6 +56,7 @@ def test_the_committed_notebook_is_a_finished_piece(name):
     (["--pair", "pockets"], "there is no pair 'pockets'; choose one of pocket"), (["--only", "42"], "there is no notebook '42'; choose among 01"),
     (["--only", "01", "-p", "n_problem", "5"], "no chosen notebook has a parameter 'n_problem'"),
     (["--only", "03", "-p", "n_problems", "many"], "n_problems was 'many'; it must be like its default 200"),
+    (["--only", "06", "-p", "n_tune", "1"], "n_tune was '1'; an interval over problems needs at least 2"),
     (["--only", "03", "--run", "../mine"], "run was '../mine'; a run's name has letters")])
 def test_wrong_names_stop_at_once(arguments, words):
     done = call("-m", "helpers.notebooks", *arguments)
@@ -105,7 +107,7 @@ def test_readme_tables_are_generated():
     for table in (readme.verdict_table("pocket"), readme.real_table(), summary.pilot_table()):
         assert table in text, "README.md is behind data/results: run make readme"
     page = (ROOT / "notebooks" / "README.md").read_text()
-    assert all(t(pair) in page for t in (summary.tau_table, summary.gamma_table) for pair in summary.PAIRS), "run make readme"
+    assert all(t(pair) in page for t in (summary.task_table, summary.tau_table, summary.gamma_table) for pair in summary.PAIRS), "run make readme"
     assert readme.fill("<!-- a -->\nold\n<!-- /a -->", "a", "new") == "<!-- a -->\nnew\n<!-- /a -->"
     with pytest.raises(ValueError, match="no place marked"):
         readme.fill(text, "moon", "")
@@ -128,3 +130,10 @@ def test_the_tables_say_what_the_results_hold(tmp_path, monkeypatch):
     assert ratio[2].startswith("0.50 [0.50, 0.50]<br>n = 6, sums") and ratio[3] == "–"
     assert "| τ = 1 | 1.50 [1.50, 1.50] | 0.0 %" in summary.tau_table("pocket") and "| 33 % [" in summary.tau_table("pocket")
     assert "| SP | 7.0 [7.0, 7.0] |" in summary.gamma_table("pocket") and "has not been run" in summary.gamma_table("moon")
+    hard = times.assign(task="tales", seconds=times.seconds * np.where(times.method == "AS_large", 0.5, 1), accepted=1)
+    both = pd.concat([hard, times]).replace("τ = 1", "SP_entropy own τ").assign(tau=0.25)
+    both.to_parquet(folder / "08_times.parquet")
+    both.to_parquet(folder / "08_answers.parquet")
+    first, second = summary.task_table("pocket").splitlines()[-2:]
+    assert first == "| sums | 75 % [75, 75] | 0.80 [0.80, 0.80] | 0.50 [0.50, 0.50] | 0.25 |"
+    assert second == "| tales | 25 % [25, 25] | 0.40 [0.40, 0.40] | 0.25 [0.25, 0.25] | 0.25 |"

@@ -36,6 +36,20 @@ def test_speed_ratio_covers():
     assert 0.93 <= covers(simulate, 2.0) <= 0.97
 
 
+@pytest.mark.parametrize("n", [2, 3, 4, 8])
+def test_few_problems_cover(n):
+    """Percentiles alone would cover 50 to 90 % here."""
+    def simulate(rng):
+        return stats.bootstrap(rng.normal(1, 1, n), n_boot=800)
+    assert 0.92 <= covers(simulate, 1.0) <= 0.99
+
+
+def test_small_groups_cover():
+    def simulate(rng):
+        return stats.difference_of_groups(rng.normal(0, 1, 6), [rng.normal(k, 1 + k, 4) for k in range(4)], n_boot=800)
+    assert 0.92 <= covers(simulate, -1.5) <= 0.99
+
+
 def test_auroc_covers_with_clusters():
     """Positions of a problem share an offset; 40 problems of 20 positions, true area known by simulation."""
     def draw(rng, n):
@@ -105,7 +119,7 @@ def test_pareto():
 
 
 @pytest.mark.parametrize("act, words", [
-    (lambda: stats.bootstrap([[1.0]]), "at least 2"), (lambda: stats.bootstrap([[1.0], [np.nan]]), "missing"),
+    (lambda: stats.bootstrap([[1.0]]), "at least 2"), (lambda: stats.difference_of_groups([1.0, 2.0], [[3.0]]), "at least 2"), (lambda: stats.bootstrap([[1.0], [np.nan]]), "missing"),
     (lambda: stats.auroc([1.0, 2.0], [True, True]), "both classes"), (lambda: stats.proportion(3, 2), "of 2"),
     (lambda: stats.verdict(stats.Interval(0, 0, 0, 2)), "exactly one")])
 def test_bad_input(act, words):
