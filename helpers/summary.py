@@ -90,10 +90,10 @@ def task_table(run):
     rows, times = _published(run, "08_answers"), _published(run, "08_times")
     if rows is None:
         return f"Notebook 08 has not been run on {run} yet."
-    own = times[times.method == "SP_entropy own τ"].groupby("task").tau.first()
+    tau, own = times[times.method == "SP_entropy"].tau.iloc[0], times[times.method == "SP_entropy own τ"].groupby("task").tau.first()
     found = {name: [stats.ratio(rows[rows.task == name], *ACCEPTED, "SP"), *(stats.speed_up(part, m, "AS_large") for m in ("SP", "SP_entropy"))]
              for name, part in times.groupby("task")}
-    lines = ["| task | SP accepts | SP ÷ AS_large | SP_entropy (τ = 1) ÷ AS_large | the task's own τ, nats |", "|---|---|---|---|---|"]
+    lines = [f"| task | SP accepts | SP ÷ AS_large | SP_entropy (τ = {tau:g}) ÷ AS_large | the task's own τ, nats |", "|---|---|---|---|---|"]
     for name, (accepted, *gains) in sorted(found.items(), key=lambda item: -item[1][1].estimate):
         lines.append(f"| {name} | {accepted.show(0, percent=True)} | {' | '.join(g.show(2) for g in gains)} | {own[name]:.2f} |")
     per_task = rows.groupby("task").problem_id.nunique().max()

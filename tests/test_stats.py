@@ -38,7 +38,7 @@ def test_speed_ratio_covers():
 
 @pytest.mark.parametrize("n", [2, 3, 4, 8])
 def test_few_problems_cover(n):
-    """Percentiles alone would cover 50 to 90 % here."""
+    """Percentiles alone are too narrow here."""
     def simulate(rng):
         return stats.bootstrap(rng.normal(1, 1, n), n_boot=800)
     assert 0.92 <= covers(simulate, 1.0) <= 0.99
