@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 
 import nbformat
@@ -138,10 +139,10 @@ def main(arguments=None):
 
 
 def note_time(pair, name, seconds):
-    """Remember how long a notebook took, for the README: data/results/PAIR/times.json."""
+    """Remember when a notebook was executed and how long it took, for the README: data/results/PAIR/times.json."""
     file = paths.results(pair) / "times.json"
     times = json.loads(file.read_text()) if file.exists() else {}
-    times[name] = {"seconds": round(seconds), "cores": os.cpu_count(), "gpu": torch.cuda.is_available()}
+    times[name] = {"seconds": round(seconds), "cores": os.cpu_count(), "gpu": torch.cuda.is_available(), "date": date.today().isoformat()}
     file.write_text(json.dumps(times, indent=1) + "\n")
 
 

@@ -102,12 +102,15 @@ def benchmark(table):
 def gamma_speed(curves, limit):
     """tokens/s over gamma. curves: label -> [(gamma, Interval)]; limit: label -> [(gamma, value)] of the cost model."""
     fig, ax = plt.subplots(figsize=(7, 4))
-    for label, points in curves.items():
-        band(ax, [g for g, _ in points], [i for _, i in points], label)
-    for label, points in limit.items():
-        ax.plot([g for g, _ in points], [v for _, v in points], ":", color=colour(label), label=f"{label}: cost model")
+    gammas = [g for g, _ in next(iter(curves.values()))]
+    apart = 0.02 if len(gammas) == 1 else 0        # two bars at one γ stand side by side
+    for i, (label, points) in enumerate(curves.items()):
+        band(ax, [g + i * apart for g in gammas], [v for _, v in points], label)
+    for i, (label, points) in enumerate(limit.items()):
+        ax.plot([g + i * apart for g in gammas], [v for _, v in points], ":", color=colour(label), marker="_" if apart else None,
+                markersize=16, label=f"{label}: cost model")
     ax.set(xlabel="drafted tokens per round, γ", ylabel="tokens per second", title="Block length and speed", ylim=(0, None),
-           xticks=[g for g, _ in next(iter(curves.values()))])
+           xticks=gammas)
     ax.legend()
     return fig
 
@@ -238,7 +241,8 @@ def policies(static, dynamic):
     fig, axes = plt.subplots(1, 2, figsize=(12, 4.6), sharey=True, width_ratios=(1, 1.25))
     for rule, points in static.items():
         band(axes[0], [g for g, _ in points], [i for _, i in points], rule)
-    axes[0].set(xlabel="static γ, drafted tokens per round", ylabel="tokens per second", title="Fixed block length", ylim=(0, None))
+    axes[0].set(xlabel="static γ, drafted tokens per round", ylabel="tokens per second", title="Fixed block length",
+                xticks=[g for g, _ in next(iter(static.values()))])
     axes[0].legend(loc="lower left")
     for offset, (rule, found) in zip((-0.12, 0.12), dynamic.items()):
         for i, interval in enumerate(found.values()):
@@ -276,7 +280,7 @@ def aggressive(speed, accuracy, rivals):
         for label, pairs in rivals.items():
             ax.axhspan(pairs[i].low, pairs[i].high, color=colour(label), alpha=0.12, linewidth=0)
             ax.axhline(pairs[i].estimate, color=colour(label), linestyle=":", label=f"{label} (no γ)")
-        ax.set(xlabel="drafted tokens per round, γ", title=name)
+        ax.set(xlabel="drafted tokens per round, γ", title=name, xticks=[g for g, _ in next(iter(curves.values()))])
     axes[0].set_ylim(0, None)
     axes[1].yaxis.set_major_formatter(PercentFormatter(1))
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(speed) + len(rivals))

@@ -2,6 +2,8 @@
 import json
 import re
 
+import pandas as pd
+
 from helpers import paths, summary
 
 NOTEBOOKS = {
@@ -52,7 +54,19 @@ def real_table(pair="qwen2.5-coder"):
                 book = f"data/results/{run}/notebooks/{name}.ipynb"
                 title = f"[`{name}`]({book})" + (f"<br>{run.split('/')[1]}" if run != pair else "")
                 lines.append(f"| {title} | {_verdict(f)} | {f['effect']} ({f['task']}, {f['n']} problems) |")
-    return "\n".join(lines) if len(lines) > 2 else f"No notebook has been run on {pair} yet."
+    return "\n".join([*lines, "", record(pair)]) if len(lines) > 2 else f"No notebook has been run on {pair} yet."
+
+
+def record(pair):
+    """One sentence: the weights, the machine, the libraries and the days of a pair's published results."""
+    home = paths.OUT / "data" / "results" / pair
+    files = sorted(home.glob("**/*_times.parquet"))
+    rows = pd.concat([pd.read_parquet(file, columns=["revision", "speed", "device", "dtype", "torch", "transformers"]) for file in files])
+    days = sorted({t["date"] for file in home.glob("**/times.json") for t in json.loads(file.read_text()).values()})
+    found = {name: ", ".join(sorted(rows[name].unique())) for name in rows}
+    return (f"Executed on {' to '.join([days[0], *days[1:][-1:]])} on {found['device']} ({found['dtype']}, layers {found['speed']}), torch "
+            f"{found['torch']}, transformers {found['transformers']}; checksums of the weights: {found['revision']}. Every row of the tables in "
+            f"`data/results/{pair}/` carries these.")
 
 
 def time_table(pair="pocket"):

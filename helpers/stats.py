@@ -71,7 +71,12 @@ def _student(freedom):
     return stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
 
 
-NO_JUDGE = Interval(float("nan"), float("nan"), float("nan"), 0, "no judge")
+def nothing(why):
+    """An interval without a number: `why` is shown in its place, and a verdict on it is undecided."""
+    return Interval(float("nan"), float("nan"), float("nan"), 0, why)
+
+
+NO_JUDGE = nothing("no judge")
 
 
 def graded(frame, value, methods):

@@ -30,8 +30,11 @@ def number(value):
 
 
 def band(ax, x, intervals, label, **line):
-    """A line through estimates with its 95 % band."""
+    """A line through estimates with its 95 % band; a single estimate gets a bar, since a band there has no width."""
     c = line.pop("color", colour(label))
+    if len(x) == 1:
+        point(ax, x[0], intervals[0], label, color=c)
+        return
     ax.plot(x, [i.estimate for i in intervals], label=label, color=c, marker=line.pop("marker", MARKERS.get(label, "o")), **line)
     ax.fill_between(x, [i.low for i in intervals], [i.high for i in intervals], color=c, alpha=0.18, linewidth=0)
 

@@ -30,3 +30,10 @@ def test_a_variant_of_a_method_has_its_colour_and_a_hollow_marker():
     plain, own = fig.legends[0].legend_handles
     assert plain.get_color() == own.get_color() and plain.get_marker() == own.get_marker()
     assert plain.get_markerfacecolor() != own.get_markerfacecolor()
+
+
+def test_one_block_length_still_shows_its_intervals_and_its_limits():
+    found, limit = {m: [(4, Interval(10.0, 8.0, 12.0, 10))] for m in ("SP", "SP_entropy")}, {m: [(4, 11.0)] for m in ("SP", "SP_entropy")}
+    ax, = plots.gamma_speed(found, limit).axes
+    assert len(ax.containers) == 2 and len({c.lines[0].get_xdata()[0] for c in ax.containers}) == 2
+    assert [line.get_marker() for line in ax.lines if line.get_label().endswith("cost model")] == ["_", "_"]
