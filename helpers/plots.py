@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from helpers.style import MARKERS, NATS, band, bar, colour, number, point
+from helpers.style import MARKERS, NATS, apart, band, bands, bar, colour, number, point
 
 # ---- 01 ---------------------------------------------------------------------------------------------
 
@@ -103,11 +103,9 @@ def gamma_speed(curves, limit):
     """tokens/s over gamma. curves: label -> [(gamma, Interval)]; limit: label -> [(gamma, value)] of the cost model."""
     fig, ax = plt.subplots(figsize=(7, 4))
     gammas = [g for g, _ in next(iter(curves.values()))]
-    apart = 0.02 if len(gammas) == 1 else 0        # two bars at one γ stand side by side
-    for i, (label, points) in enumerate(curves.items()):
-        band(ax, [g + i * apart for g in gammas], [v for _, v in points], label)
+    bands(ax, curves)
     for i, (label, points) in enumerate(limit.items()):
-        ax.plot([g + i * apart for g in gammas], [v for _, v in points], ":", color=colour(label), marker="_" if apart else None,
+        ax.plot(apart(gammas, i, len(limit)), [v for _, v in points], ":", color=colour(label), marker="_" if len(gammas) == 1 else None,
                 markersize=16, label=f"{label}: cost model")
     ax.set(xlabel="drafted tokens per round, γ", ylabel="tokens per second", title="Block length and speed", ylim=(0, None),
            xticks=gammas)
@@ -239,8 +237,7 @@ def policies(static, dynamic):
     """tokens/s over gamma, and each policy at its tuned setting. static: rule -> [(gamma, Interval)];
     dynamic: rule -> {policy: Interval}, all relative to nothing: tokens per second."""
     fig, axes = plt.subplots(1, 2, figsize=(12, 4.6), sharey=True, width_ratios=(1, 1.25))
-    for rule, points in static.items():
-        band(axes[0], [g for g, _ in points], [i for _, i in points], rule)
+    bands(axes[0], static)
     axes[0].set(xlabel="static γ, drafted tokens per round", ylabel="tokens per second", title="Fixed block length",
                 xticks=[g for g, _ in next(iter(static.values()))])
     axes[0].legend(loc="lower left")
@@ -275,8 +272,7 @@ def aggressive(speed, accuracy, rivals):
     """Speed and accuracy over gamma. speed, accuracy: method -> [(gamma, Interval)]; rivals: label -> (speed, accuracy)."""
     fig, axes = plt.subplots(1, 2, figsize=(11, 4.3))
     for ax, curves, i, name in ((axes[0], speed, 0, "tokens per second"), (axes[1], accuracy, 1, "accuracy")):
-        for label, points in curves.items():
-            band(ax, [g for g, _ in points], [v for _, v in points], label)
+        bands(ax, curves)
         for label, pairs in rivals.items():
             ax.axhspan(pairs[i].low, pairs[i].high, color=colour(label), alpha=0.12, linewidth=0)
             ax.axhline(pairs[i].estimate, color=colour(label), linestyle=":", label=f"{label} (no γ)")
