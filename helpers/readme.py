@@ -17,6 +17,8 @@ NOTEBOOKS = {
     "08_cross_task": "which tasks it suits",
     "09_expert_routing": "the expert with least entropy should take over",
 }
+# the tables of notebooks/README.md
+PAGE = {"speed": summary.speed_table, "task": summary.task_table, "tau": summary.tau_table, "gamma": summary.gamma_table}
 
 
 def facts(pair, number):
@@ -45,11 +47,9 @@ def verdict_table(pair):
 
 def real_table(pair="qwen2.5-coder"):
     """Markdown: the verdicts of the notebooks that have been run on the real pair, then of its runs with other settings."""
-    home = paths.OUT / "data" / "results" / pair
-    runs = [pair, *(f"{pair}/{folder.name}" for folder in sorted(home.glob("*/")) if any(folder.glob("[0-9][0-9].json")))]
     lines = [f"| notebook | verdict on {pair} | measured |", "|---|---|---|"]
     for name in NOTEBOOKS:
-        for run in runs:
+        for run in summary.runs(pair):
             if f := facts(run, name[:2]):
                 book = f"data/results/{run}/notebooks/{name}.ipynb"
                 title = f"[`{name}`]({book})" + (f"<br>{run.split('/')[1]}" if run != pair else "")
@@ -124,6 +124,6 @@ if __name__ == "__main__":
     readme.write_text(text)
     page = paths.ROOT / "notebooks" / "README.md"
     text = page.read_text()
-    for name, table in (("task", summary.task_table), ("tau", summary.tau_table), ("gamma", summary.gamma_table)):
+    for name, table in PAGE.items():
         text = fill(text, name, "\n\n".join(map(table, summary.PAIRS)))
     page.write_text(text)

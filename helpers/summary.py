@@ -15,6 +15,12 @@ def _published(run, name):
     return pd.read_parquet(file) if file.exists() else None
 
 
+def runs(pair):
+    """The pair itself, then its runs with settings of their own: ["qwen2.5-coder", "qwen2.5-coder/humaneval", ...]."""
+    folders = sorted((paths.OUT / "data" / "results" / pair).glob("*/"))
+    return [pair, *(f"{pair}/{folder.name}" for folder in folders if any(folder.glob("[0-9][0-9].json")))]
+
+
 def _entropy_ratio(answers):
     """Mean entropy of wrong answers ÷ of right ones, as in notebook 01."""
     sums = answers.assign(n=1.0).pivot_table(index="problem_id", columns="right", values=["mean_H", "n"], aggfunc="sum", fill_value=0)
@@ -127,3 +133,20 @@ def gamma_table(run):
     lines += [f"| {rule} | " + " | ".join(stats.ratio(tuned, "n_tokens", "seconds", f"{rule} γ={g}").show(1) for g in gammas) + " |"
               for rule in ("SP", "SP_entropy")]
     return "\n".join([f"**`{run}`**, tokens per second, {tuned.task.iloc[0]}, {tuned.problem_id.nunique()} problems:", "", *lines])
+
+
+def speed_table(pair):
+    """Markdown: what notebook 03 found in each run of a pair: what speculation buys by task and temperature, and what relaxing adds."""
+    found = [(run, _published(run, "03_times"), _published(run, "03_accuracy")) for run in runs(pair)]
+    lines = ["| task, temperature | SP accepts | SP ÷ AS_large | SP_entropy ÷ SP | accuracy − SP | answers that may differ from SP's |", "|---" * 6 + "|"]
+    for _, times, rows in sorted((f for f in found if f[1] is not None), key=lambda f: (f[1].task.iloc[0], -f[1].temperature.iloc[0])):
+        changed = rows.assign(changed=(rows.rescued > 0).astype(float))
+        cells = [f"{rows.task.iloc[0]}, {rows.temperature.iloc[0]:g}", stats.ratio(rows, *ACCEPTED, "SP").show(0, percent=True),
+                 stats.speed_up(times, "SP", "AS_large").show(2), stats.speed_up(times, "SP_entropy", "SP").show(2),
+                 stats.difference(rows, "score", "SP_entropy", "SP").show(1, percent=True), stats.mean(changed, "changed", "SP_entropy").show(0, percent=True)]
+        lines.append("| " + " | ".join(cells) + " |")
+    if len(lines) == 2:
+        return f"Notebook 03 has not been run on {pair} yet."
+    sizes = [rows.problem_id.nunique() for _, _, rows in found if rows is not None]
+    size = f"{min(sizes)} to {max(sizes)}" if len(set(sizes)) > 1 else f"{sizes[0]}"
+    return "\n".join([f"**`{pair}`**, τ = {found[0][1].tau.max():g}, {size} problems per line:", "", *lines])

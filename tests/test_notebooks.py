@@ -107,7 +107,7 @@ def test_readme_tables_are_generated():
     for table in (readme.verdict_table("pocket"), readme.real_table(), summary.pilot_table()):
         assert table in text, "README.md is behind data/results: run make readme"
     page = (ROOT / "notebooks" / "README.md").read_text()
-    assert all(t(pair) in page for t in (summary.task_table, summary.tau_table, summary.gamma_table) for pair in summary.PAIRS), "run make readme"
+    assert all(t(pair) in page for t in readme.PAGE.values() for pair in summary.PAIRS), "run make readme"
     assert readme.fill("<!-- a -->\nold\n<!-- /a -->", "a", "new") == "<!-- a -->\nnew\n<!-- /a -->"
     with pytest.raises(ValueError, match="no place marked"):
         readme.fill(text, "moon", "")
@@ -129,6 +129,14 @@ def test_the_tables_say_what_the_results_hold(tmp_path, monkeypatch):
     ratio = lines["03 · SP_entropy ÷ AS_large"]
     assert ratio[2].startswith("0.50 [0.50, 0.50]<br>n = 6, sums") and ratio[3] == "–"
     assert "| τ = 1 | 1.50 [1.50, 1.50] | 0.0 %" in summary.tau_table("pocket") and "| 33 % [" in summary.tau_table("pocket")
+    for run, temperature in (("", 1.0), ("cold", 0.0)):
+        (folder / run).mkdir(exist_ok=True)
+        (folder / run / "03.json").write_text("{}")
+        for name in ("03_times", "03_accuracy"):
+            times.assign(temperature=temperature, tau=1.0, score=1.0, rescued=0).to_parquet(folder / run / f"{name}.parquet")
+    assert [line.split(" | ")[:3] for line in summary.speed_table("pocket").splitlines()[-2:]] == [
+        ["| sums, 1", "75 % [75, 75]", "0.80 [0.80, 0.80]"], ["| sums, 0", "75 % [75, 75]", "0.80 [0.80, 0.80]"]]
+    assert "has not been run" in summary.speed_table("moon")
     assert "| SP | 7.0 [7.0, 7.0] |" in summary.gamma_table("pocket") and "has not been run" in summary.gamma_table("moon")
     hard = times.assign(task="tales", seconds=times.seconds * np.where(times.method == "AS_large", 0.5, 1), accepted=1)
     both = pd.concat([hard, times]).replace("τ = 1", "SP_entropy own τ").assign(tau=0.25)
