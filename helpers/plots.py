@@ -81,8 +81,8 @@ PANELS = {"tokens_per_s": "tokens per second", "accept_ratio": "accept ratio", "
           "score": "accuracy"}
 
 
-def benchmark(table):
-    """Speed, acceptance and accuracy by method. table: method -> {panel: Interval or None}, panels as in PANELS."""
+def benchmark(table, gammas):
+    """Speed, acceptance and accuracy by method. table: method -> {panel: Interval or None}, panels as in PANELS; gammas: method -> γ."""
     fig, axes = plt.subplots(2, 2, figsize=(9.5, 6.2))
     for ax, (panel, name) in zip(axes.flat, PANELS.items()):
         shown = {m: row[panel] for m, row in table.items() if row.get(panel) is not None}
@@ -92,9 +92,9 @@ def benchmark(table):
                 continue
             ax.bar(i, interval.estimate, color=colour(method), alpha=0.85, yerr=bar(interval), capsize=4, error_kw={"linewidth": 1.5})
             ax.text(i, interval.high, number(interval.estimate), ha="center", va="bottom", fontsize=10.5)
-        ax.set(xticks=range(len(shown)), title=name,
+        ax.set(xticks=range(len(shown)), title=f"{name} (n = {max(i.n for i in shown.values())})" if shown else name,
                ylim=(0, 1.15 * max((i.high for i in shown.values() if i.high == i.high), default=0) or 1))
-        ax.set_xticklabels(list(shown), fontsize=10.5)
+        ax.set_xticklabels([f"{m}\nγ = {gammas[m]}" if m in gammas else m for m in shown], fontsize=10.5)
         ax.grid(axis="x", visible=False)
     return fig
 
@@ -141,7 +141,7 @@ def rescue_cost(centres, tv, rescued, overshoot):
     fig, axes = plt.subplots(1, 2, figsize=(10, 4))
     band(axes[0], centres, tv, "TV(o, p), computed", color="#D55E00")
     band(axes[0], centres, rescued, "share rescued, counted", color="#0072B2", linestyle="none", marker="s")
-    axes[0].set(xlabel=NATS, ylabel="per tested position", title="Every rescue is damage: the two agree", ylim=(0, None))
+    axes[0].set(xlabel=NATS, ylabel="per tested position", title="Every rescue is damage: computed and counted", ylim=(0, None))
     axes[0].legend()
     for (name, values), c in zip(overshoot.items(), ("#56B4E9", "#0072B2", "#000000")):
         axes[1].plot(centres, values, marker="o", color=c, label=name)
@@ -162,6 +162,7 @@ def fork_harm(names, flips, losses):
         ax.set(xticks=range(len(names)), xlabel=f"{NATS} (n: problems)", title=title, xlim=(-0.5, len(names) - 0.5))
         ax.set_xticklabels(names, fontsize=10)
         ax.yaxis.set_major_formatter(PercentFormatter(1))
+        ax.margins(y=0.12)
     axes[0].set_ylim(bottom=0)
     return fig
 
@@ -177,7 +178,7 @@ def tau_lines(taus, panels, strict, chosen):
         band(ax, taus, values, "SP_entropy")
         ax.axvline(chosen, color="#888888", linewidth=1.2, linestyle=":", label=f"chosen τ = {chosen:g}")
         ax.set(xlabel="entropy gate τ, nats", title=title)
-    axes[0].legend(loc="lower right")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return fig
 
 
@@ -195,6 +196,7 @@ def pareto_front(points, front):
     line = [points[label] for label in front]
     ax.plot([s.estimate for s, _ in line], [a.estimate for _, a in line], color="#888888", linewidth=1.2, zorder=0)
     ax.set(xlabel="tokens per second", ylabel="accuracy", title="Speed against accuracy (named: on the Pareto front)")
+    ax.margins(y=0.12)      # room for a name at the top
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     return fig
 
@@ -363,18 +365,21 @@ SPEAKERS = {"draft": "#BBBBBB", "expert:math": "#0072B2", "expert:code": "#009E7
 
 def strip(steps, tau):
     """One answer coloured by who spoke. steps: position, text, source, and H_* columns (nats) of whoever was asked."""
-    fig, ax = plt.subplots(figsize=(13, 3.6))
+    fig, ax = plt.subplots(figsize=(13, 4))
+    top = max(1.0, steps[[c for c in steps if c.startswith("H_")]].max().max())
+    depth = top * max(0.2, 0.032 * steps.text.str.len().max())      # as deep as the longest token is long
     for source, part in steps.groupby("source"):
-        ax.bar(part.position, [1] * len(part), width=1, bottom=-1.15, color=SPEAKERS.get(source, "#E69F00"), label=f"{source} speaks")
+        ax.bar(part.position, [depth] * len(part), width=1, bottom=-0.03 * top - depth, color=SPEAKERS.get(source, "#E69F00"), label=f"{source} speaks")
     for column in [c for c in steps if c.startswith("H_") and c != "H_q"]:
         name = column.removeprefix("H_")
         c = SPEAKERS["draft"] if name == "draft" else SPEAKERS.get(f"expert:{name}", "#E69F00")
         ax.plot(steps.position, steps[column], color=c, marker="o", markersize=4, linewidth=1)
     for r in steps.itertuples():
-        ax.text(r.position, -0.65, r.text.replace("\n", "⏎"), rotation=90, ha="center", va="center", fontsize=8, family="monospace",
+        ax.text(r.position, -0.03 * top - depth / 2, r.text.replace("\n", "⏎"), rotation=90, ha="center", va="center", fontsize=8, family="monospace",
                 color="white" if r.source != "draft" else "black", clip_on=True)
     ax.axhline(tau, color="#888888", linestyle=":", label=f"τ = {tau:g}")
     ax.set(xlabel="position in the answer", ylabel="entropy, nats", title="Who spoke, and how sure those were who were asked",
            xlim=(-0.6, len(steps) - 0.4))
-    ax.legend(loc="upper right", fontsize=9, ncols=3)
+    ax.set_yticks([t for t in ax.get_yticks() if 0 <= t <= top])
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", fontsize=9, ncols=6)
     return fig

@@ -14,11 +14,11 @@ NOTEBOOKS = {
     "05_threshold_sensitivity": "there is a τ with more speed at equal accuracy",
     "06_dynamic_gamma": "drafting on while entropy is low beats a fixed γ",
     "07_aggressive_gamma": "accepting everything at low entropy breaks the γ ceiling",
-    "08_cross_task": "which tasks it suits",
+    "08_cross_task": "it suits tasks with an answer, and open-ended writing gains less",
     "09_expert_routing": "the expert with least entropy should take over",
 }
 # the tables of notebooks/README.md
-PAGE = {"speed": summary.speed_table, "task": summary.task_table, "tau": summary.tau_table, "gamma": summary.gamma_table}
+PAGE = {"short": summary.short_answer, "speed": summary.speed_table, "task": summary.task_table, "tau": summary.tau_table, "gamma": summary.gamma_table, "equal": summary.equal_table}
 
 
 def facts(pair, number):
@@ -105,6 +105,11 @@ def _linears(model, times):
             *(f"| {name} | " + " | ".join(f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}" for ms in row.values()) + " |" for name, row in times.items())]
 
 
+def joined(table):
+    """A generated table of both pairs, one under the other."""
+    return ("\n" if table is summary.short_answer else "\n\n").join(map(table, summary.PAIRS))
+
+
 def fill(text, name, body):
     """Replace what stands between <!-- name --> and <!-- /name -->."""
     pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
@@ -125,5 +130,5 @@ if __name__ == "__main__":
     page = paths.ROOT / "notebooks" / "README.md"
     text = page.read_text()
     for name, table in PAGE.items():
-        text = fill(text, name, "\n\n".join(map(table, summary.PAIRS)))
+        text = fill(text, name, joined(table))
     page.write_text(text)

@@ -29,7 +29,7 @@ class Interval:
         if self.missing:
             return self.missing
         scale, unit = (100, " %") if percent else (1, "")
-        a, b, c = (f"{scale * v:.{digits}f}" for v in (self.estimate, self.low, self.high))
+        a, b, c = (f"{round(scale * v, digits) + 0.0:.{digits}f}" for v in (self.estimate, self.low, self.high))
         return f"{a}{unit} [{b}, {c}]"
 
     def within(self, low, high):
@@ -251,8 +251,8 @@ class Verdict:
 def verdict(interval, above=None, below=None, within=None):
     """Whether an effect lies above or below a threshold, or within ± a margin, by its 95 % interval.
 
-    holds: the whole interval does. does not hold: none of it does. Else undecided, with the number of problems
-    at which an interval of this spread around this estimate would clear the threshold.
+    holds: the whole interval does. does not hold: none of it does. Else undecided, with the number of problems at
+    which an interval of this spread around this estimate would clear the threshold (from ten problems on).
     """
     if sum(x is not None for x in (above, below, within)) != 1:
         raise ValueError("a verdict needs exactly one of above=, below=, within=")
@@ -268,7 +268,7 @@ def verdict(interval, above=None, below=None, within=None):
         distance = abs(interval.estimate - threshold)
     if inside or outside:
         return Verdict("holds" if inside else "does not hold", interval, threshold)
-    if not interval.half_width:     # without any spread nothing says how many would decide
+    if not interval.half_width or interval.n < 10:     # the spread of so few does not tell how many would decide
         return Verdict("undecided at this sample size", interval, threshold)
     needed = int(np.ceil(interval.n * (interval.half_width / max(distance, 1e-9)) ** 2))
     return Verdict("undecided at this sample size", interval, threshold, min(needed, 10**7))

@@ -2,6 +2,9 @@
 
 Everything is computed from the published tables of data/results/PAIR; what has not been measured there is "–".
 """
+import json
+
+import numpy as np
 import pandas as pd
 
 from helpers import paths, stats
@@ -46,8 +49,8 @@ FIXED, STOPPED = "SP_entropy fixed γ", "SP_entropy entropy stop, cap 12"
 # what, the published table that holds it, the pilot's value, how ours is computed, (digits, per cent), why they differ
 LINES = (
     ("01 · mean entropy, wrong ÷ right answers", "01_answers", "several times", _entropy_ratio, (2, False),
-     "The pocket draft errs with full confidence (a wrong digit is still a likely digit), so its entropy tells its "
-     "tokens apart and hardly its answers; a real draft's wrong answers wander."),
+     "An answer's mean entropy is moved little by the few tokens at which a draft is unsure: token by token, entropy tells "
+     "right from wrong on both pairs (AUROC in notebook 01), answer by answer much less on pocket."),
     ("02 · tokens by the target at τ = 0.15", "02_selective", "14.2 %",
      _ratios("target_calls", "n_tokens", "Selective 0.15"), (1, True),
      "How often H(q) exceeds a fixed τ is a property of the draft: one τ opens different shares on different pairs."),
@@ -57,12 +60,12 @@ LINES = (
     ("03 · tokens/s, AS_large → SP_entropy", "03_times", "27.5 → 21.7", _ratios(*SPEED, "AS_large", "SP_entropy"), (1, False),
      "Other hardware and other sizes: only ratios can be compared between columns."),
     ("03 · SP_entropy ÷ AS_large", "03_times", "0.79", _gain("SP_entropy", "AS_large"), (2, False),
-     "Speculation pays when verifying a block costs little more than one token; packed layers make that so, and "
-     "the pilot's loop paid for every call in full."),
+     "Speculation pays when verifying a block costs little more than one token. Here it does (the layer tables below); "
+     "the pilot's loop was not optimised."),
     ("05 · accept ratio, SP → τ = 1", "05_answers", "36.7 % → 37.5 %", _ratios(*ACCEPTED, "SP", "τ = 1"), (1, True),
-     "Acceptance depends on how alike the two models are; that τ adds little to it shows in every column that is measured."),
+     "Acceptance depends on how alike the two models are; a τ of 1 adds little to it in every column."),
     ("05 · tokens/s, SP → τ = 1", "05_times", "21.2 → 21.4", _ratios(*SPEED, "SP", "τ = 1"), (1, False),
-     "A small gain in acceptance can only be a small gain in speed; the measured columns agree within their noise."),
+     "Acceptance hardly changes, so speed should hardly change either: what differs lies within the intervals."),
     ("06 · drafted per round, cap 12", "06_answers", "3.82", _ratios("drafted", "target_calls", STOPPED), (2, False),
      "The pocket draft is sure of most of its tokens, so it drafts on longer before its entropy stops it."),
     ("06 · accept ratio, fixed γ → entropy stop", "06_answers", "65.2 % → 79.2 %", _ratios(*ACCEPTED, FIXED, STOPPED), (1, True),
@@ -138,15 +141,61 @@ def gamma_table(run):
 def speed_table(pair):
     """Markdown: what notebook 03 found in each run of a pair: what speculation buys by task and temperature, and what relaxing adds."""
     found = [(run, _published(run, "03_times"), _published(run, "03_accuracy")) for run in runs(pair)]
-    lines = ["| task, temperature | SP accepts | SP ÷ AS_large | SP_entropy ÷ SP | accuracy − SP | answers that may differ from SP's |", "|---" * 6 + "|"]
+    lines = ["| task, temperature | γ of SP, SP_entropy | SP accepts | SP ÷ AS_large | SP_entropy ÷ SP | accuracy, SP − AS_large "
+             "| accuracy, SP_entropy − SP | answers that may differ from SP's |", "|---" * 8 + "|"]
     for _, times, rows in sorted((f for f in found if f[1] is not None), key=lambda f: (f[1].task.iloc[0], -f[1].temperature.iloc[0])):
         changed = rows.assign(changed=(rows.rescued > 0).astype(float))
-        cells = [f"{rows.task.iloc[0]}, {rows.temperature.iloc[0]:g}", stats.ratio(rows, *ACCEPTED, "SP").show(0, percent=True),
+        gammas = [str(times[times.method == m].gamma.iloc[0]) for m in ("SP", "SP_entropy")]
+        cells = [f"{rows.task.iloc[0]}, {rows.temperature.iloc[0]:g}", ", ".join(gammas), stats.ratio(rows, *ACCEPTED, "SP").show(0, percent=True),
                  stats.speed_up(times, "SP", "AS_large").show(2), stats.speed_up(times, "SP_entropy", "SP").show(2),
-                 stats.difference(rows, "score", "SP_entropy", "SP").show(1, percent=True), stats.mean(changed, "changed", "SP_entropy").show(0, percent=True)]
+                 *(stats.difference(rows, "score", *both).show(1, percent=True) for both in (("SP", "AS_large"), ("SP_entropy", "SP"))),
+                 stats.mean(changed, "changed", "SP_entropy").show(0, percent=True)]
         lines.append("| " + " | ".join(cells) + " |")
     if len(lines) == 2:
         return f"Notebook 03 has not been run on {pair} yet."
     sizes = [rows.problem_id.nunique() for _, _, rows in found if rows is not None]
-    size = f"{min(sizes)} to {max(sizes)}" if len(set(sizes)) > 1 else f"{sizes[0]}"
-    return "\n".join([f"**`{pair}`**, τ = {found[0][1].tau.max():g}, {size} problems per line:", "", *lines])
+    timed = [times[times.method == "SP"].problem_id.nunique() for _, times, _ in found if times is not None]
+    return "\n".join([f"**`{pair}`**, τ = {found[0][1].tau.max():g}, {_span(sizes)} problems per line, {_span(timed)} of them timed:", "", *lines])
+
+
+def _span(counts):
+    return f"{min(counts)} to {max(counts)}" if len(set(counts)) > 1 else f"{counts[0]}"
+
+
+def short_answer(pair):
+    """Markdown: one sentence on what SP and SP_entropy bought and cost on a pair, from notebook 03 and the benchmark."""
+    times, rows, results = _published(pair, "03_times"), _published(pair, "03_accuracy"), paths.OUT / "data" / "results" / pair
+    if times is None:
+        return f"- Notebook 03 has not been run on {pair} yet."
+    checks, bench = json.loads((results / "03.json").read_text())["checks"], results / "bench.json"
+    gamma = {m: times[times.method == m].gamma.iloc[0] for m in ("SP", "SP_entropy")}
+    memory = f", in {json.loads(bench.read_text())['peak_gib']:.1f} GiB" if bench.exists() else ""
+    return (f"- **`{pair}`** ({rows.task.iloc[0]}, temperature {rows.temperature.iloc[0]:g}): SP with γ = {gamma['SP']} makes "
+            f"{stats.speed_up(times, 'SP', 'AS_large').show(2)} times the tokens per second of the target alone{memory}. SP_entropy with "
+            f"γ = {gamma['SP_entropy']} and τ = {times.tau.max():g} makes {stats.speed_up(times, 'SP_entropy', 'SP').show(2)} times SP's and changes accuracy by "
+            f"{stats.difference(rows, 'score', 'SP_entropy', 'SP').show(1, percent=True)}. " + "; ".join(f"{c}: *{w}*" for c, w in checks.items()) + ".")
+
+
+def equal_table(run):
+    """Markdown: the entropy gate against its rivals at equal acceptance (notebook 05): accuracy, and KL as a multiple of the clip's."""
+    rows, read = _published(run, "05_answers"), _published(run, "05_rules")
+    if rows is None:
+        return f"Notebook 05 has not been run on {run} yet."
+    rivals = [m for m in rows.method.unique() if f"{m}|1" in set(read.rule) and not m.startswith("entropy")]
+    sums = read.assign(one=1.0).pivot_table(index="problem_id", columns="rule", values=["accept", "kl", "one"], aggfunc="sum")
+    settings = {m: [r for r in read.rule.unique() if r.startswith(f"{m}|")] for m in ("entropy gate, √", *rivals)}
+    where = {column: i for i, column in enumerate(sums.columns)}
+
+    def kl(means, name):
+        """KL of a family per position where it accepts as much as the gate: means (..., columns) -> (...)."""
+        at = lambda kind, r: means[..., where[kind, r]] / means[..., where["one", r]]     # noqa: E731
+        x, y = (np.stack([at(kind, r) for r in settings[name]], -1).reshape(-1, len(settings[name])) for kind in ("accept", "kl"))
+        goal = np.reshape(at("accept", "control"), -1)
+        return np.reshape([np.interp(g, *zip(*sorted(zip(a, b)))) for g, a, b in zip(goal, x, y)], means.shape[:-1])
+    lines = ["| at equal acceptance, the entropy gate against | its accuracy − the rival's | rival's KL ÷ the clip's |", "|---|---|---|"]
+    for m in settings:
+        against = stats.difference(rows, "score", "entropy gate, √", m).show(1, percent=True) if m in rivals else "(itself)"
+        ratio = stats.bootstrap(sums, lambda means, m=m: kl(means, m) / kl(means, "KL-optimal clip"), n_boot=400)
+        lines.append(f"| {m} | {against} | {ratio.show(2)} |")
+    head = f"**`{run}`**, {rows.task.iloc[0]}, {rows.problem_id.nunique()} problems, {read.problem_id.nunique()} answers read for KL:"
+    return "\n".join([head, "", *lines])

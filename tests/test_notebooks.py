@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from helpers import figures, notebooks, readme, summary
+from helpers import figures, notebooks, readme, stats, summary
 
 NAMES = sorted(f.name for f in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
@@ -50,6 +50,19 @@ def test_the_committed_notebook_is_a_finished_piece(name):
     assert lengths[len(code) // 2] <= 10 and lengths[-1] <= 30
     assert {"claim", "parameters", "setup", "run", "figure", "takeaway"} <= {c.id for c in book.cells}
     assert book.metadata.kernelspec.name == "python3"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "data/results/qwen2.5-coder").glob("**/notebooks/*.ipynb")), ids=lambda f: f"{f.parts[-3]}-{f.stem[:2]}")
+def test_a_kept_execution_is_of_the_notebook_that_is_there(file):
+    there, kept = (nbformat.read(f, 4).cells for f in (ROOT / "notebooks" / file.name, file))
+    kept = [c for c in kept if "injected-parameters" not in c.metadata.get("tags", [])]
+    assert [c.source for c in kept] == [c.source for c in there], "the notebook has changed since: execute it again with its parameters"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "data/results").glob("**/[0-9][0-9].json")), ids=lambda f: f"{f.parts[-2]}-{f.stem}")
+def test_a_published_verdict_follows_from_its_checks(file):
+    facts = json.loads(file.read_text())
+    assert facts["verdict"] == stats.overall(facts.get("checks", {"only": facts["verdict"]}).values())
 
 
 @pytest.mark.parametrize("arguments, words", [
@@ -129,14 +142,23 @@ def test_the_tables_say_what_the_results_hold(tmp_path, monkeypatch):
     ratio = lines["03 · SP_entropy ÷ AS_large"]
     assert ratio[2].startswith("0.50 [0.50, 0.50]<br>n = 6, sums") and ratio[3] == "–"
     assert "| τ = 1 | 1.50 [1.50, 1.50] | 0.0 %" in summary.tau_table("pocket") and "| 33 % [" in summary.tau_table("pocket")
-    for run, temperature in (("", 1.0), ("cold", 0.0)):
+    for run, temperature in (("", 1.0), ("cold", 0.0)):       # the second one colder, in a folder of its own
         (folder / run).mkdir(exist_ok=True)
-        (folder / run / "03.json").write_text("{}")
+        (folder / run / "03.json").write_text('{"checks": {"it is faster": "holds"}}')
         for name in ("03_times", "03_accuracy"):
             times.assign(temperature=temperature, tau=1.0, score=1.0, rescued=0).to_parquet(folder / run / f"{name}.parquet")
     assert [line.split(" | ")[:3] for line in summary.speed_table("pocket").splitlines()[-2:]] == [
-        ["| sums, 1", "75 % [75, 75]", "0.80 [0.80, 0.80]"], ["| sums, 0", "75 % [75, 75]", "0.80 [0.80, 0.80]"]]
+        ["| sums, 1", "2, 2", "75 % [75, 75]"], ["| sums, 0", "2, 2", "75 % [75, 75]"]]
     assert "has not been run" in summary.speed_table("moon")
+    assert "SP with γ = 2 makes 0.80 [0.80, 0.80] times" in summary.short_answer("pocket") and "it is faster: *holds*" in summary.short_answer("pocket")
+    read = pd.DataFrame([{"problem_id": i, "rule": rule, "accept": a, "kl": kl} for i in range(3) for rule, a, kl in (
+        ("control", 0.75, 0.3), ("entropy gate, √|1", 0.5, 0.2), ("entropy gate, √|2", 1.0, 0.4), ("KL-optimal clip|1", 0.5, 0.0), ("KL-optimal clip|2", 1.0, 0.2))])
+    read.to_parquet(folder / "05_rules.parquet")
+    right = {"entropy gate, √": 0.0, "KL-optimal clip": 1.0}
+    pd.DataFrame([{"task": "sums", "problem_id": i, "method": m, "score": s} for m, s in right.items() for i in range(3)]).to_parquet(folder / "05_answers.parquet")
+    gate, clip = summary.equal_table("pocket").splitlines()[-2:]
+    assert gate == "| entropy gate, √ | (itself) | 3.00 [3.00, 3.00] |"
+    assert clip.startswith("| KL-optimal clip | -100.0 % [") and clip.endswith("| 1.00 [1.00, 1.00] |")
     assert "| SP | 7.0 [7.0, 7.0] |" in summary.gamma_table("pocket") and "has not been run" in summary.gamma_table("moon")
     hard = times.assign(task="tales", seconds=times.seconds * np.where(times.method == "AS_large", 0.5, 1), accepted=1)
     both = pd.concat([hard, times]).replace("τ = 1", "SP_entropy own τ").assign(tau=0.25)
