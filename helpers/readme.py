@@ -14,7 +14,7 @@ NOTEBOOKS = {
     "05_threshold_sensitivity": "there is a τ with more speed at equal accuracy",
     "06_dynamic_gamma": "drafting on while entropy is low beats a fixed γ",
     "07_aggressive_gamma": "accepting everything at low entropy breaks the γ ceiling",
-    "08_cross_task": "it suits tasks with an answer, and open-ended writing gains less",
+    "08_cross_task": "open-ended writing gains less than tasks with an answer",
     "09_expert_routing": "the expert with least entropy should take over",
 }
 # the tables of notebooks/README.md
@@ -40,7 +40,7 @@ def verdict_table(pair):
         if not (paths.ROOT / "notebooks" / f"{name}.ipynb").exists():
             continue
         f = facts(pair, name[:2])
-        found = (_verdict(f), f"{f['effect']} ({f['task']}, {f['n']} problems)", f["pilot"]) if f else ("not run", "", "")
+        found = (_verdict(f), f"{f['effect']} ({sizes(pair, name[:2])})", f["pilot"]) if f else ("not run", "", "")
         lines.append(f"| [`{name}`](notebooks/{name}.ipynb) | {claim} | {' | '.join(found)} |")
     return "\n".join(lines)
 
@@ -53,7 +53,7 @@ def real_table(pair="qwen2.5-coder"):
             if f := facts(run, name[:2]):
                 book = f"data/results/{run}/notebooks/{name}.ipynb"
                 title = f"[`{name}`]({book})" + (f"<br>{run.split('/')[1]}" if run != pair else "")
-                lines.append(f"| {title} | {_verdict(f)} | {f['effect']} ({f['task']}, {f['n']} problems) |")
+                lines.append(f"| {title} | {_verdict(f)} | {f['effect']} ({sizes(run, name[:2])}) |")
     return "\n".join([*lines, "", record(pair)]) if len(lines) > 2 else f"No notebook has been run on {pair} yet."
 
 
@@ -106,8 +106,20 @@ def _linears(model, times):
 
 
 def joined(table):
-    """A generated table of both pairs, one under the other."""
-    return ("\n" if table is summary.short_answer else "\n\n").join(map(table, summary.PAIRS))
+    """A generated table of both pairs, one under the other; those of notebook 05 of a pair's other runs too."""
+    runs = [run for pair in summary.PAIRS for run in (summary.runs(pair) if table in (summary.tau_table, summary.equal_table) else [pair])]
+    found = [table(run) for run in runs if run in summary.PAIRS or summary.published(run, "05_answers") is not None]
+    return ("\n" if table is summary.short_answer else "\n\n").join(found)
+
+
+TIMED = {"03": "SP", "05": "SP", "06": "SP fixed γ", "07": "Selective"}      # a method that is timed on the reported problems only
+
+
+def sizes(run, number):
+    """How many problems are behind a notebook's verdict: answered, and timed."""
+    f, times = facts(run, number), summary.published(run, f"{number}_times") if number in TIMED else None
+    timed = "" if times is None else f", {times[times.method == TIMED[number]].problem_id.nunique()} of them timed"
+    return f"{f['task']}, {f['n']} problems{timed}" + ("; τ chosen on half of them" if number == "05" else "")
 
 
 def fill(text, name, body):

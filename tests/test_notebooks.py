@@ -141,7 +141,7 @@ def test_the_tables_say_what_the_results_hold(tmp_path, monkeypatch):
     lines = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in summary.pilot_table().splitlines()}
     ratio = lines["03 · SP_entropy ÷ AS_large"]
     assert ratio[2].startswith("0.50 [0.50, 0.50]<br>n = 6, sums") and ratio[3] == "–"
-    assert "| τ = 1 | 1.50 [1.50, 1.50] | 0.0 %" in summary.tau_table("pocket") and "| 33 % [" in summary.tau_table("pocket")
+    assert "| τ = 1 | 1.50 [1.50, 1.50] | 0.0 %" in summary.tau_table("pocket") and "| 33.3 % [" in summary.tau_table("pocket")
     for run, temperature in (("", 1.0), ("cold", 0.0)):       # the second one colder, in a folder of its own
         (folder / run).mkdir(exist_ok=True)
         (folder / run / "03.json").write_text('{"checks": {"it is faster": "holds"}}')
@@ -150,20 +150,22 @@ def test_the_tables_say_what_the_results_hold(tmp_path, monkeypatch):
     assert [line.split(" | ")[:3] for line in summary.speed_table("pocket").splitlines()[-2:]] == [
         ["| sums, 1", "2, 2", "75 % [75, 75]"], ["| sums, 0", "2, 2", "75 % [75, 75]"]]
     assert "has not been run" in summary.speed_table("moon")
-    assert "SP with γ = 2 makes 0.80 [0.80, 0.80] times" in summary.short_answer("pocket") and "it is faster: *holds*" in summary.short_answer("pocket")
-    read = pd.DataFrame([{"problem_id": i, "rule": rule, "accept": a, "kl": kl} for i in range(3) for rule, a, kl in (
-        ("control", 0.75, 0.3), ("entropy gate, √|1", 0.5, 0.2), ("entropy gate, √|2", 1.0, 0.4), ("KL-optimal clip|1", 0.5, 0.0), ("KL-optimal clip|2", 1.0, 0.2))])
-    read.to_parquet(folder / "05_rules.parquet")
-    right = {"entropy gate, √": 0.0, "KL-optimal clip": 1.0}
-    pd.DataFrame([{"task": "sums", "problem_id": i, "method": m, "score": s} for m, s in right.items() for i in range(3)]).to_parquet(folder / "05_answers.parquet")
-    gate, clip = summary.equal_table("pocket").splitlines()[-2:]
-    assert gate == "| entropy gate, √ | (itself) | 3.00 [3.00, 3.00] |"
-    assert clip.startswith("| KL-optimal clip | -100.0 % [") and clip.endswith("| 1.00 [1.00, 1.00] |")
+    gates = {"control": [(0.75, 0.3)], "entropy gate, √": [(0.5, 0.2), (1.0, 0.4)], "random gate, √": [(1.0, 0.4), (0.5, 0.2)],
+             "KL-optimal clip": [(0.5, 0.0), (1.0, 0.2)]}
+    pd.DataFrame([{"problem_id": i, "rule": m if m == "control" else f"{m}|{k}", "accept": accept, "kl": kl} for i in range(3)
+                  for m, found in gates.items() for k, (accept, kl) in enumerate(found)]).to_parquet(folder / "05_rules.parquet")
+    pd.DataFrame([{"task": "sums", "problem_id": i, "method": m, "score": float("clip" in m), "accepted": 3, "drafted": 4}
+                  for m in list(gates)[1:] for i in range(3)]).to_parquet(folder / "05_answers.parquet")
+    gate, _, clip = summary.equal_table("pocket").splitlines()[-3:]
+    assert gate == "| entropy gate, √ | 75.0 % [75.0, 75.0] | (itself) | 3.00 [3.00, 3.00] |"
+    assert clip.startswith("| KL-optimal clip | 75.0 % [75.0, 75.0] | -100.0 % [") and clip.endswith("| 1.00 [1.00, 1.00] |")
+    short = summary.short_answer("pocket")
+    assert "SP with γ = 2 makes 0.80 [0.80, 0.80] times" in short and "it is faster: *holds*" in short and "-100.0 %" in short
     assert "| SP | 7.0 [7.0, 7.0] |" in summary.gamma_table("pocket") and "has not been run" in summary.gamma_table("moon")
     hard = times.assign(task="tales", seconds=times.seconds * np.where(times.method == "AS_large", 0.5, 1), accepted=1)
-    both = pd.concat([hard, times]).replace("τ = 1", "SP_entropy own τ").assign(tau=0.25)
+    both = pd.concat([hard, times]).replace("τ = 1", "SP_entropy own τ").assign(tau=0.25, score=1.0, max_new_tokens=64)
     both.to_parquet(folder / "08_times.parquet")
     both.to_parquet(folder / "08_answers.parquet")
     first, second = summary.task_table("pocket").splitlines()[-2:]
-    assert first == "| sums | 75 % [75, 75] | 0.80 [0.80, 0.80] | 0.50 [0.50, 0.50] | 0.25 |"
-    assert second == "| tales | 25 % [25, 25] | 0.40 [0.40, 0.40] | 0.25 [0.25, 0.25] | 0.25 |"
+    assert first == "| sums | 75 % [75, 75] | 0.80 [0.80, 0.80] | 0.50 [0.50, 0.50] | 0.0 % [-45.9, 45.9] | 0.25 |"
+    assert second == "| tales | 25 % [25, 25] | 0.40 [0.40, 0.40] | 0.25 [0.25, 0.25] | 0.0 % [-45.9, 45.9] | 0.25 |"
