@@ -1,7 +1,7 @@
 """Methods × problems × seeds -> tidy tables. Finished work is kept, so an interrupted run goes on where it was.
 
 `run` decodes many rows at once and is cached under data/cache/ by everything that determines its result.
-`timed` decodes one row at a time, methods interleaved, and is never taken from a finished run's cache.
+`timed` decodes one row at a time, methods interleaved, and keeps its timings only until the notebook has published.
 Readings of single positions are in helpers/probes.py.
 """
 import hashlib
@@ -28,6 +28,7 @@ from helpers.sampling import Sampling
 # What an answer depends on besides its job (which holds the prompt), and what its grade does.
 DECODING = ("rules.py", "models.py", "fast.py", "sampling.py", "methods.py", "rows.py", "decoding.py", "experiments.py", "probes.py")
 GRADING = ("tasks.py", "grading.py", "judge.py", "sandbox.py", "sandbox_inside.py", "pocket/corpus.py")
+_unpublished = set()      # files of the timings that no notebook has published yet
 
 
 def key(seed, problem):
@@ -111,14 +112,15 @@ def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), ma
     """Decode one row at a time, untraced, every method in turn on each problem (machines drift).
 
     Returns one row per problem and method, with seconds by phase: of `repeats` runs the one with the median seconds, so
-    that a stall of the machine does not decide. Finished problems are kept while the run is under
-    way, so that an interrupted run continues; a completed run forgets them, so that the next measures anew.
+    that a stall of the machine does not decide. Timings are kept until `publish_facts`, so that neither an interruption
+    nor a failure further on costs them; after that the next run measures anew.
     """
     facts = [code_version(), pair.revision, pair.speed, str(pair.device), methods, sampling, seed, repeats,
              max_new_tokens, problems]
     file = paths.CACHE / "timed" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.pkl"
     done = pd.read_pickle(file) if file.exists() else []
-    for method in methods:      # warm-up: first calls allocate
+    _unpublished.add(file)
+    for method in methods if len(done) < len(problems) else ():      # warm-up: first calls allocate
         decode(pair, method, [pair.encode(problems[0].messages)], [(0, 0)], sampling=sampling, max_new_tokens=8)
     for problem in track(problems[len(done):], "timing"):
         prompt, limit = pair.encode(problem.messages), max_new_tokens or problem.max_new_tokens
@@ -133,7 +135,6 @@ def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), ma
         grades = tasks.grade_many([(problem, r["text"]) for r in middle])
         done.append([r | {"score": g.score} for r, g in zip(middle, grades)])
         _keep(file, done)
-    file.unlink(missing_ok=True)
     return _tidy(pd.DataFrame([row for rows in done for row in rows]))
 
 
@@ -221,9 +222,14 @@ def publish(frame, pair_name, name):
 
 
 def publish_facts(pair_name, name, **facts):
-    """Write a notebook's verdict and headline numbers to data/results/PAIR/NAME.json (the README reads them)."""
+    """Write a notebook's verdict and headline numbers to data/results/PAIR/NAME.json (the README reads them).
+
+    This is a notebook's last word: the timings behind it are on record, and the next run measures anew.
+    """
     file = paths.results(pair_name) / f"{name}.json"
     file.write_text(json.dumps(facts, indent=1, default=float) + "\n")
+    while _unpublished:
+        _unpublished.pop().unlink(missing_ok=True)
     return file
 
 

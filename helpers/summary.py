@@ -190,7 +190,7 @@ def _against(rows):
     if rows is None:
         return ""
     random, clip = (stats.difference(rows, "score", "entropy gate, √", m).show(1, percent=True) for m in ("random gate, √", "KL-optimal clip"))
-    return f" At equal acceptance the entropy gate's accuracy is {random} above random positions' and {clip} above the clip's."
+    return f" At equal acceptance the entropy gate's accuracy minus that of random positions is {random}, minus the clip's {clip}."
 
 
 def equal_table(run):

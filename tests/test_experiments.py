@@ -87,7 +87,7 @@ def test_an_interrupted_run_goes_on_where_it_was(pocket, monkeypatch):
     assert len(again) == 6 - 2
 
 
-def test_an_interrupted_timing_goes_on_and_a_finished_one_is_forgotten(pocket, monkeypatch, own_cache):
+def test_timings_outlive_an_interruption_and_a_later_failure_and_are_forgotten_once_published(pocket, monkeypatch, own_cache, tmp_path):
     real, calls = experiments.decode, []
 
     def stops(*arguments, **options):
@@ -103,7 +103,14 @@ def test_an_interrupted_timing_goes_on_and_a_finished_one_is_forgotten(pocket, m
     monkeypatch.setattr(experiments, "decode", lambda *a, **k: calls.append(1) or real(*a, **k))
     rows = experiments.timed(pocket, METHODS, PROBLEMS[:4])
     assert len(rows) == 8 and len(calls) < 2 + 8 and rows.seconds.gt(0).all() and rows.prefill_s.gt(0).all()
+    calls.clear()
+    pd.testing.assert_frame_equal(experiments.timed(pocket, METHODS, PROBLEMS[:4]), rows)
+    assert not calls
+    monkeypatch.setattr(experiments.paths, "OUT", tmp_path)
+    experiments.publish_facts("pocket", "00", verdict="holds")
     assert not list((own_cache / "timed").iterdir())
+    experiments.timed(pocket, METHODS, PROBLEMS[:4])
+    assert len(calls) == 2 + 8
 
 
 def test_seconds_are_the_sum_of_their_phases(pocket):
