@@ -126,7 +126,7 @@ def fates(by_entropy, by_slot, tau):
         for fate, c in FATES.items():
             ax.bar(range(len(table)), table[fate], bottom=bottom, color=c, label=fate, width=0.85)
             bottom += table[fate].to_numpy()
-        ax.set(xticks=range(len(table)), xlabel=f"{name}; below it, how many", ylim=(0, 1))
+        ax.set(xticks=range(len(table)), xlabel=f"{name} (n below)", ylim=(0, 1))
         ax.set_xticklabels([f"{w}\n{n:,}" for w, n in zip(table["where"], table.n)], fontsize=9)
         ax.yaxis.set_major_formatter(PercentFormatter(1))
         ax.grid(axis="x", visible=False)
