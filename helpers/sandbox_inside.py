@@ -200,6 +200,7 @@ def main():
         return answer(os.fdopen(to_answerer[0], "rb"), os.fdopen(from_answerer[1], "wb"))
     # the tester ends by itself even when the process that started the sandbox has been killed
     signal.signal(signal.SIGALRM, lambda *_: os._exit(98))
+    signal.signal(signal.SIGINT, signal.default_int_handler)     # a shell's background job starts with it ignored
     signal.alarm(wall_s + 2)
     os.close(to_answerer[0])
     os.close(from_answerer[1])

@@ -1,6 +1,7 @@
 """Hostile programs: each is graded wrong within its limit, nothing is left, the parent lives."""
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -251,6 +252,15 @@ def test_hostile_program_is_graded_wrong(attacked, name):
     ok, detail, seconds = attacked[0][name]
     assert not ok and detail != "passed"
     assert seconds < WALL_S + 10        # the limit, not a speed: a sandbox that is not stopped would stay for days
+
+
+def test_a_background_job_grades_the_same():
+    """A shell starts those with interrupts ignored, which every child inherits."""
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert not sandbox.execute(Program(HOSTILE["tester killed"], "solve", TESTS), CPU_S, WALL_S)[0]
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def _children():
