@@ -192,7 +192,7 @@ def pareto_front(points, front):
                     xerr=bar(speed), capsize=2, alpha=1 if on else 0.45,
                     yerr=bar(accuracy), elinewidth=1)
         if on:
-            ax.annotate(label, (speed.estimate, accuracy.estimate), textcoords="offset points", xytext=(7, 6), fontsize=11, weight="bold")
+            ax.annotate(label, (speed.estimate, accuracy.estimate), textcoords="offset points", xytext=(7, -15 if front.index(label) % 2 else 6), fontsize=11, weight="bold")
     line = [points[label] for label in front]
     ax.plot([s.estimate for s, _ in line], [a.estimate for _, a in line], color="#888888", linewidth=1.2, zorder=0)
     ax.set(xlabel="tokens per second", ylabel="accuracy", title="Speed against accuracy (named: on the Pareto front)")

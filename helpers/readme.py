@@ -60,11 +60,12 @@ def real_table(pair="qwen2.5-coder"):
 def record(pair):
     """One sentence: the weights, the machine, the libraries and the days of a pair's published results."""
     home = paths.OUT / "data" / "results" / pair
-    files = sorted(home.glob("**/*_times.parquet"))
+    files = [file for file in sorted(home.glob("**/[0-9][0-9]_*.parquet")) if file.parent.name != "figures"]
     rows = pd.concat([pd.read_parquet(file, columns=["revision", "speed", "device", "dtype", "torch", "transformers"]) for file in files])
     days = sorted({t["date"] for file in home.glob("**/times.json") for t in json.loads(file.read_text()).values()})
     found = {name: ", ".join(sorted(rows[name].unique())) for name in rows}
-    return (f"Executed on {' to '.join([days[0], *days[1:][-1:]])} on {found['device']} ({found['dtype']}, layers {found['speed']}), torch "
+    when = f" from {days[0]} to {days[-1]}" if len(days) > 1 else f" on {days[0]}" if days else ""     # JupyterLab notes no day
+    return (f"Executed{when} on {found['device']} ({found['dtype']}, layers {found['speed']}), torch "
             f"{found['torch']}, transformers {found['transformers']}; checksums of the weights: {found['revision']}. Every row of the tables in "
             f"`data/results/{pair}/` carries these.")
 

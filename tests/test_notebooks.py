@@ -169,3 +169,14 @@ def test_the_tables_say_what_the_results_hold(tmp_path, monkeypatch):
     first, second = summary.task_table("pocket").splitlines()[-2:]
     assert first == "| sums | 75 % [75, 75] | 0.80 [0.80, 0.80] | 0.50 [0.50, 0.50] | 0.0 % [-45.9, 45.9] | 0.25 |"
     assert second == "| tales | 25 % [25, 25] | 0.40 [0.40, 0.40] | 0.25 [0.25, 0.25] | 0.0 % [-45.9, 45.9] | 0.25 |"
+
+
+def test_one_published_notebook_is_enough_for_the_record(tmp_path, monkeypatch):
+    """A notebook without timings, run in JupyterLab, leaves neither a table of times nor a day."""
+    folder = tmp_path / "data" / "results" / "mine"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(readme.paths, "OUT", tmp_path)
+    (folder / "01.json").write_text('{"verdict": "holds", "effect": "2 times", "task": "sums", "n": 5}')
+    made = {"revision": "abc", "speed": "fast", "device": "cpu", "dtype": "float32", "torch": "2", "transformers": "5"}
+    pd.DataFrame([made]).to_parquet(folder / "01_answers.parquet")
+    assert readme.real_table("mine").endswith("`data/results/mine/` carries these.") and "checksums of the weights: abc." in readme.real_table("mine")
