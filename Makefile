@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 export DEVICE
 export JUPYTER_PREFER_ENV_PATH := 1
 .DELETE_ON_ERROR:
-.PHONY: help setup all test test-browser lab figures bench pocket models readme test-vllm clean
+.PHONY: help setup all lint test test-browser lab figures bench pocket models readme test-vllm clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,18 +28,22 @@ $(READY): requirements.txt pyproject.toml
 setup: $(READY)  ## create .venv with the pinned requirements and the kernel
 
 all: $(READY)  ## execute every notebook in order, in place, and fill in the README's tables
-	$(PY) -m helpers.notebooks --pair "$(PAIR)" --only "$(NOTEBOOKS)" --run "$(RUN)" $(PARAMS)
-	@$(PY) -m helpers.readme
+	$(PY) -m helpers.make.notebooks --pair "$(PAIR)" --only "$(NOTEBOOKS)" --run "$(RUN)" $(PARAMS)
+	@$(PY) -m helpers.make.readme
 
-test: $(READY)  ## unit tests, then every notebook with small parameters, checked by nbval
+lint: $(READY)  ## line lengths, names and formatting
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+
+test: lint  ## lint, unit tests, then every notebook with small parameters, checked by nbval
 	$(PY) -m pytest -n 2 --dist loadfile
 
 figures: $(READY)  ## redraw every figure from data/results, without a model
-	$(PY) -m helpers.figures
+	$(PY) -m helpers.make.figures
 
 bench: $(READY)  ## race our methods against transformers on the same pair (PAIR=)
 	-@$(PY) -m pip install --quiet --disable-pip-version-check -e ".[bench]"
-	$(PY) -m helpers.bench --pair "$(PAIR)" $(PARAMS)
+	$(PY) -m helpers.make.bench --pair "$(PAIR)" $(PARAMS)
 
 test-browser: $(READY)  ## the views in JupyterLab in a real browser (as root on Debian it installs chromium)
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || test -n "$$SP_CHROMIUM" || \
@@ -52,14 +56,14 @@ lab: $(READY)  ## open JupyterLab
 	$(PY) -m jupyter lab notebooks
 
 pocket: $(READY)  ## train the five pocket models from a seed (skips what data/pocket already has: remove it first)
-	$(PY) -m helpers.pocket.train
-	$(PY) -m helpers.pocket.card
+	$(PY) -m helpers.make.pocket
+	$(PY) -m helpers.make.pocket_card
 
 models: $(READY)  ## fetch and check the weights of qwen2.5-coder (1.6 GB)
-	$(PY) -m helpers.fetch
+	$(PY) -m helpers.make.weights
 
 readme: $(READY)  ## fill in the README's tables from data/results
-	$(PY) -m helpers.readme
+	$(PY) -m helpers.make.readme
 
 # vLLM pins its own torch and transformers, so it gets its own environment; three packages of its dependencies are taken
 # out again because their operators clash with its torch.

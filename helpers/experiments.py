@@ -19,15 +19,15 @@ from queue import SimpleQueue
 import pandas as pd
 import torch
 
-from helpers import judge, models, paths, tasks
+from helpers import common, models, tasks
+from helpers.common import track
 from helpers.decoding import decode
-from helpers.methods import Speculative
-from helpers.progress import track
-from helpers.sampling import Sampling
+from helpers.methods import Sampling, Speculative
+from helpers.tasks import judge
 
 # What an answer depends on besides its job (which holds the prompt), and what its grade does.
-DECODING = ("rules.py", "models.py", "fast.py", "sampling.py", "methods.py", "rows.py", "decoding.py", "experiments.py", "probes.py")
-GRADING = ("tasks.py", "grading.py", "judge.py", "sandbox.py", "sandbox_inside.py", "pocket/corpus.py")
+DECODING = ("rules.py", "methods.py", "models/*.py", "decoding/*.py", "experiments.py", "probes.py")
+GRADING = ("tasks/*.py",)
 _unpublished = set()      # files of the timings that no notebook has published yet
 
 
@@ -77,7 +77,7 @@ def _chunk(pair, method, jobs, sampling, trace, max_new_tokens):
     limit = max_new_tokens or max(p.max_new_tokens for _, p in jobs)
     facts = [code_version(DECODING), pair.revision, pair.speed, str(pair.device), method, sampling, limit, jobs]
     name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-    file, traced = (paths.CACHE / "runs" / f"{name}{kind}.pkl" for kind in ("", "-traced"))
+    file, traced = (common.CACHE / "runs" / f"{name}{kind}.pkl" for kind in ("", "-traced"))
     graded_by = code_version(GRADING), judge.configured()
     file = traced if trace or traced.exists() else file
     if file.exists():
@@ -117,7 +117,7 @@ def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), ma
     """
     facts = [code_version(), pair.revision, pair.speed, str(pair.device), methods, sampling, seed, repeats,
              max_new_tokens, problems]
-    file = paths.CACHE / "timed" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.pkl"
+    file = common.CACHE / "timed" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.pkl"
     done = pd.read_pickle(file) if file.exists() else []
     _unpublished.add(file)
     for method in methods if len(done) < len(problems) else ():      # warm-up: first calls allocate
@@ -194,7 +194,7 @@ def _tidy(rows):
 def code_version(names=DECODING + GRADING):
     """Checksum of the code that a decoded and graded answer depends on."""
     here = Path(__file__).parent
-    return hashlib.sha256(b"".join((here / n).read_bytes() for n in names)).hexdigest()[:12]
+    return hashlib.sha256(b"".join(f.read_bytes() for n in names for f in sorted(here.glob(n)))).hexdigest()[:12]
 
 
 def provenance(pair):
@@ -214,7 +214,7 @@ def _device_name(device):
 
 def publish(frame, pair_name, name):
     """Write a table to data/results/PAIR/NAME.parquet, in one move; the published record of a notebook."""
-    file = paths.results(pair_name) / f"{name}.parquet"
+    file = common.results(pair_name) / f"{name}.parquet"
     slim = frame.drop(columns=[c for c in ("tokens", "text") if c in frame])
     slim.to_parquet(file.with_suffix(".tmp"), index=False)
     os.replace(file.with_suffix(".tmp"), file)
@@ -226,7 +226,7 @@ def publish_facts(pair_name, name, **facts):
 
     This is a notebook's last word: the timings behind it are on record, and the next run measures anew.
     """
-    file = paths.results(pair_name) / f"{name}.json"
+    file = common.results(pair_name) / f"{name}.json"
     file.write_text(json.dumps(facts, indent=1, default=float) + "\n")
     while _unpublished:
         _unpublished.pop().unlink(missing_ok=True)

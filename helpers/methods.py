@@ -8,6 +8,44 @@ import torch
 
 from helpers import rules
 
+
+@dataclass(frozen=True)
+class Sampling:
+    """Temperature, top-k and top-p: the warp from scores to the distribution that is sampled from."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self):
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature was {self.temperature}; it must be 0 (greedy) or more")
+        if not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise ValueError(f"top_p was {self.top_p} and top_k {self.top_k}; they need 0 < top_p <= 1 and top_k >= 0")
+
+    @property
+    def plain(self):
+        return self.temperature == 1 and not self.top_k and self.top_p == 1
+
+    def warp(self, logits):
+        """Scores (..., V) -> probabilities (..., V); one-hot at temperature 0."""
+        if self.temperature == 0:
+            return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
+        logits = logits / self.temperature
+        if self.top_k:
+            smallest = logits.topk(min(self.top_k, logits.shape[-1])).values[..., -1:]
+            logits = logits.masked_fill(logits < smallest, -torch.inf)
+        if self.top_p < 1:
+            ranked, order = logits.sort(-1, descending=True)
+            before = ranked.softmax(-1).cumsum(-1) - ranked.softmax(-1)
+            drop = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= self.top_p)
+            logits = logits.masked_fill(drop, -torch.inf)
+        return logits.softmax(-1)
+
+
+# ---- how many tokens are drafted -----------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Fixed:
     """Draft `gamma` tokens."""

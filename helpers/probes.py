@@ -8,12 +8,20 @@ import os
 import pandas as pd
 import torch
 
-from helpers import paths, rules, tasks
+from helpers import common, rules, tasks
+from helpers.common import track
 from helpers.decoding import decode
+from helpers.decoding.sampling import (
+    ACCEPT,
+    DRAFT,
+    GATE,
+    REPLACE,
+    accepts,
+    sample,
+    uniforms,
+)
 from helpers.experiments import code_version, key
-from helpers.methods import Speculative
-from helpers.progress import track
-from helpers.sampling import ACCEPT, DRAFT, GATE, REPLACE, Sampling, accepts, sample, uniforms
+from helpers.methods import Sampling, Speculative
 
 LARGE_VOCABULARY = 20_000       # above it, scores of one answer at a time are kept in memory
 
@@ -125,7 +133,7 @@ def _last_scores(lm, tokens):
 def _continue(pair, jobs, starts, sampling, batch_size):
     """Continue each answer strictly from its first tokens, and grade the whole. Cached. Returns scores."""
     facts = repr([code_version(), pair.revision, pair.speed, str(pair.device), sampling, jobs, starts])
-    file = paths.CACHE / "forks" / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.pkl"
+    file = common.CACHE / "forks" / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.pkl"
     if file.exists():
         return pd.read_pickle(file)
     texts = [None] * len(jobs)

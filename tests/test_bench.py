@@ -4,9 +4,9 @@ import gc
 import pytest
 import torch
 
-from helpers import bench, decoding, peers, tasks
-from helpers.methods import Autoregressive, Fixed, Speculative
-from helpers.sampling import Sampling
+from helpers import decoding, tasks
+from helpers.make import bench, peers
+from helpers.methods import Autoregressive, Fixed, Sampling, Speculative
 
 
 @pytest.fixture(scope="module")

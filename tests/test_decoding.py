@@ -9,10 +9,18 @@ import torch
 from conftest import ROOT, table, table_pair
 
 from helpers import decoding, models, rules, tasks
-from helpers.methods import (Autoregressive, Confidence, EntropyStop, Fixed, Routed, Selective, Speculative,
-                             SqrtEntropyStop)
+from helpers.methods import (
+    Autoregressive,
+    Confidence,
+    EntropyStop,
+    Fixed,
+    Routed,
+    Sampling,
+    Selective,
+    Speculative,
+    SqrtEntropyStop,
+)
 from helpers.models import load_pair
-from helpers.sampling import Sampling
 
 TARGET, DRAFT = table(1), table(2)
 POLICIES = [Fixed(1), Fixed(2), Fixed(3), EntropyStop(3, 0.9), Confidence(3, 0.4), SqrtEntropyStop(3, 0.2, 0.55)]

@@ -3,14 +3,14 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers import experiments, probes, rules, tasks
+from helpers import common, experiments, probes, rules, tasks
 from helpers.methods import Autoregressive, Fixed, Selective, Speculative
 from helpers.tasks import load
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiments.paths, "CACHE", tmp_path)
+    monkeypatch.setattr(common, "CACHE", tmp_path)
     return tmp_path
 
 
@@ -106,7 +106,7 @@ def test_timings_outlive_an_interruption_and_a_later_failure_and_are_forgotten_o
     calls.clear()
     pd.testing.assert_frame_equal(experiments.timed(pocket, METHODS, PROBLEMS[:4]), rows)
     assert not calls
-    monkeypatch.setattr(experiments.paths, "OUT", tmp_path)
+    monkeypatch.setattr(common, "OUT", tmp_path)
     experiments.publish_facts("pocket", "00", verdict="holds")
     assert not list((own_cache / "timed").iterdir())
     experiments.timed(pocket, METHODS, PROBLEMS[:4])
@@ -148,7 +148,7 @@ def test_forks_differ_only_from_the_rescue_on(pocket):
 
 
 def test_published_tables_have_no_texts(pocket, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiments.paths, "OUT", tmp_path)
+    monkeypatch.setattr(common, "OUT", tmp_path)
     file = experiments.publish(experiments.run(pocket, METHODS, PROBLEMS[:2]), "pocket", "t")
     assert not {"text", "tokens"} & set(pd.read_parquet(file).columns)
 

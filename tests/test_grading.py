@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from helpers import grading, sandbox, tasks
+from helpers import tasks
+from helpers.tasks import grading, sandbox
 
 NUMBERS = [  # (reference, answer, verdict); the first ones are endings of Qwen2.5-Coder's answers
     ("15", "One-fourth likes green. So 20 / 4 = 5 like green. So 20 - 5 = 15 pupils like yellow. The answer is 15.", 1),

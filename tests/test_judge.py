@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers import judge, open_ended, stats, tasks
-from helpers.grading import Grade
+from helpers import conversations, stats, tasks
 from helpers.methods import Autoregressive
+from helpers.tasks import judge
+from helpers.tasks.grading import Grade
 
 QUESTION = ({"role": "user", "content": "Write a {poem}."},)
 
@@ -122,19 +123,19 @@ def test_a_judge_without_a_key(server, monkeypatch):
 
 
 @pytest.fixture
-def conversations(pocket, tmp_path, monkeypatch):
+def answered(pocket, tmp_path, monkeypatch):
     """Three conversations of two turns, answered by both pocket models: (rows, asked)."""
     (tmp_path / "mt_bench").mkdir()
     lines = [json.dumps({"question_id": i, "turns": [f"How much is {i} + 2?", f"Again, of {i}."]}) for i in range(3)]
     (tmp_path / "mt_bench" / "question.jsonl").write_text("\n".join(lines))
     monkeypatch.setenv("SP_DATA", str(tmp_path))
-    monkeypatch.setattr("helpers.paths.CACHE", tmp_path / "cache")
+    monkeypatch.setattr("helpers.common.CACHE", tmp_path / "cache")
     problems = [replace(p, max_new_tokens=24) for p in tasks.load("mt_bench")]
-    return open_ended.converse(pocket, [Autoregressive("draft"), Autoregressive("target")], problems)
+    return conversations.converse(pocket, [Autoregressive("draft"), Autoregressive("target")], problems)
 
 
-def test_both_turns_are_answered_each_on_its_own_first(conversations):
-    rows, asked = conversations
+def test_both_turns_are_answered_each_on_its_own_first(answered):
+    rows, asked = answered
     assert len(rows) == 12 and sorted(rows.turn.unique()) == [1, 2]
     for (method, seed, name), problem in asked.items():
         if name.endswith("/turn2"):
@@ -142,10 +143,10 @@ def test_both_turns_are_answered_each_on_its_own_first(conversations):
             assert [m["content"] for m in problem.messages][1] == said
 
 
-def test_measures_of_open_answers_need_no_judge(pocket, conversations, monkeypatch):
+def test_measures_of_open_answers_need_no_judge(pocket, answered, monkeypatch):
     monkeypatch.delenv("SP_JUDGE_MODEL", raising=False)
-    rows, asked = conversations
-    measured = open_ended.measure(pocket, rows, asked)
+    rows, asked = answered
+    measured = conversations.measure(pocket, rows, asked)
     row = measured.iloc[0]
     prompt = list(pocket.encode(asked[row.method, row.seed, row.problem_id].messages))
     target = pocket.target
@@ -153,16 +154,16 @@ def test_measures_of_open_answers_need_no_judge(pocket, conversations, monkeypat
     scores = target.logits(target.forward(torch.tensor([prompt + row.tokens]), [0]))[0].log_softmax(-1)
     by_hand = -sum(scores[len(prompt) - 1 + i, t].item() for i, t in enumerate(row.tokens)) / len(row.tokens)
     assert math.log(row.perplexity) == pytest.approx(by_hand, rel=1e-3)
-    table = open_ended.table(pocket, rows, asked)
+    table = conversations.table(pocket, rows, asked)
     assert table.loc["AS_small", "preferred to AS_large"] == "no judge"
-    assert not any(table.loc["AS_small", m] in ("", "no judge") for m in open_ended.MEASURES)
+    assert not any(table.loc["AS_small", m] in ("", "no judge") for m in conversations.MEASURES)
 
 
-def test_the_judge_compares_methods(conversations, server):
-    rows, asked = conversations
+def test_the_judge_compares_methods(answered, server):
+    rows, asked = answered
     longer = rows.assign(text=[t + "!" * (1000 if m == "AS_small" else 0) for t, m in zip(rows.text, rows.method)])
-    assert open_ended.wins(longer, asked, "AS_small", "AS_large").estimate == 1
-    assert open_ended.wins(longer, asked, "AS_large", "AS_small").estimate == 0
+    assert conversations.wins(longer, asked, "AS_small", "AS_large").estimate == 1
+    assert conversations.wins(longer, asked, "AS_large", "AS_small").estimate == 0
     assert len(server.requests) == 12
 
 

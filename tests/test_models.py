@@ -5,16 +5,25 @@ import shutil
 import pytest
 import torch
 from conftest import ROOT
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
-from helpers import decoding, models
+from helpers import common, decoding, models
 from helpers.methods import Fixed, Speculative
+from helpers.models import pairs
 
 POCKET = ROOT / "data" / "pocket"
 
 
 def one(folder, speed="fast", role="target", vocab=10**6):
-    return models.load_lm(str(folder), vocab, torch.device("cpu"), speed, role)
+    return pairs.load_lm(str(folder), vocab, torch.device("cpu"), speed, role)
 
 
 @torch.inference_mode()
@@ -57,10 +66,10 @@ def test_the_shipped_models_equal_transformers(name):
 @pytest.mark.parametrize("kind, tolerance", [("fp16", 2e-3), ("int8", 6e-2)])
 def test_packed_layers_are_near_the_plain_one(kind, tolerance):
     """Relative error of a packed linear layer, for one prompt and for many, and independence of the other rows."""
-    from helpers import fast
+    from helpers.models import compact
     torch.manual_seed(0)
     weight, bias, x = torch.randn(1024, 1280) / 36, torch.randn(1024), torch.randn(6, 2, 1280) * torch.logspace(0, 2, 6)[:, None, None]
-    packed = fast.linear(weight, bias, kind)
+    packed = compact.linear(weight, bias, kind)
     for rows in (x, x[:1]):
         want = rows @ weight.T + bias
         assert ((packed(rows) - want).norm(dim=-1) / want.norm(dim=-1)).max() < tolerance
@@ -137,7 +146,7 @@ def test_missing_gpu_is_a_sentence(monkeypatch):
 
 
 def test_missing_weights_name_the_command(monkeypatch, tmp_path):
-    monkeypatch.setattr(models.paths, "MODELS", tmp_path)
+    monkeypatch.setattr(common, "MODELS", tmp_path)
     with pytest.raises(FileNotFoundError, match="make models"):
         models.load_pair("qwen2.5-coder", device="cpu")
 

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from helpers import figures, notebooks, readme, stats, summary
+from helpers import common, stats
+from helpers.make import notebooks, readme, summary
+from helpers.plots import drawing
 
 NAMES = sorted(f.name for f in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
@@ -27,7 +29,7 @@ def call(*arguments, **environment):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_runs_with_small_parameters_and_passes_nbval(name, smoke):
-    done = call("-m", "helpers.notebooks", "--only", name[:2], "--smoke", str(smoke), DEVICE="cpu")
+    done = call("-m", "helpers.make.notebooks", "--only", name[:2], "--smoke", str(smoke), DEVICE="cpu")
     assert done.returncode == 0, done.stderr[-3000:]
     checked = call("-m", "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300", "-q", "-p", "no:cacheprovider",
                    "--rootdir", str(smoke), "-c", "/dev/null", str(smoke / name), SP_OUT=str(smoke), SP_CACHE=str(smoke / "cache"), DEVICE="cpu", SP_QUIET="1")
@@ -72,7 +74,7 @@ def test_a_published_verdict_follows_from_its_checks(file):
     (["--only", "06", "-p", "n_tune", "1"], "n_tune was '1'; an interval over problems needs at least 2"),
     (["--only", "03", "--run", "../mine"], "run was '../mine'; a run's name has letters")])
 def test_wrong_names_stop_at_once(arguments, words):
-    done = call("-m", "helpers.notebooks", *arguments)
+    done = call("-m", "helpers.make.notebooks", *arguments)
     assert done.returncode != 0 and words in done.stderr and "Traceback" not in done.stderr
 
 
@@ -81,7 +83,7 @@ def test_a_failing_notebook_keeps_its_source_and_says_why(tmp_path, monkeypatch)
     source = tmp_path / "99_broken.ipynb"
     nbformat.write(book, source)
     before = source.read_bytes()
-    monkeypatch.setattr(notebooks.paths, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(common, "CACHE", tmp_path / "cache")
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         notebooks.execute(source, book, {}, source)
     assert source.read_bytes() == before
@@ -96,7 +98,7 @@ def test_no_run_overwrites_another(arguments, folder, tmp_path, monkeypatch):
     """Only the default pair with the default parameters replaces what is in notebooks/; a named run has folders of its own."""
     targets = []
     monkeypatch.setenv("SP_RUN", "")
-    monkeypatch.setattr(notebooks.paths, "OUT", tmp_path)
+    monkeypatch.setattr(common, "OUT", tmp_path)
     monkeypatch.setattr(notebooks, "execute", lambda file, notebook, parameters, target: targets.append(target))
     notebooks.main(["--only", "01", *arguments])
     assert targets == [(ROOT if folder == "notebooks" else tmp_path) / folder / "01_entropy_vs_errors.ipynb"]
@@ -106,12 +108,12 @@ def test_figures_are_redrawn_from_results(tmp_path, monkeypatch, smoke):
     """A figure drawn again from its kept arguments is the same picture."""
     kept = sorted((smoke / "data/results/pocket/figures").glob("03_*.json"))
     assert kept, "notebook 03 has kept no figures"
-    monkeypatch.setattr(figures.paths, "OUT", smoke)
+    monkeypatch.setattr(common, "OUT", smoke)
     for file in kept:
         picture = smoke / "figures/pocket" / f"{file.stem}.png"
         before = picture.read_bytes()
         picture.unlink()
-        figures.redraw(file)
+        drawing.redraw(file)
         assert picture.read_bytes() == before
 
 
@@ -130,7 +132,7 @@ def test_the_tables_say_what_the_results_hold(tmp_path, monkeypatch):
     """Made-up results with known ratios come out as such; what is not there is a dash."""
     folder = tmp_path / "data" / "results" / "pocket"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(summary.paths, "OUT", tmp_path)
+    monkeypatch.setattr(common, "OUT", tmp_path)
     speed = {"AS_large": 10, "SP_entropy": 5, "SP": 8, "τ = 1": 12, "SP γ=2": 7, "SP_entropy γ=2": 9}
     times = pd.DataFrame([{"task": "sums", "problem_id": i, "method": m, "gamma": 2, "accepted": 3, "drafted": 4, "n_tokens": 40, "seconds": 40 / s}
                           for m, s in speed.items() for i in range(6)])
@@ -175,7 +177,7 @@ def test_one_published_notebook_is_enough_for_the_record(tmp_path, monkeypatch):
     """A notebook without timings, run in JupyterLab, leaves neither a table of times nor a day."""
     folder = tmp_path / "data" / "results" / "mine"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(readme.paths, "OUT", tmp_path)
+    monkeypatch.setattr(common, "OUT", tmp_path)
     (folder / "01.json").write_text('{"verdict": "holds", "effect": "2 times", "task": "sums", "n": 5}')
     made = {"revision": "abc", "speed": "fast", "device": "cpu", "dtype": "float32", "torch": "2", "transformers": "5"}
     pd.DataFrame([made]).to_parquet(folder / "01_answers.parquet")

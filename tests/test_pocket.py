@@ -7,8 +7,7 @@ import pytest
 from conftest import ROOT
 
 from helpers import tasks
-from helpers.pocket import corpus
-from helpers.tasks import load
+from helpers.tasks import corpus, load
 
 
 @pytest.mark.parametrize("domain", corpus.DOMAINS)
@@ -20,7 +19,7 @@ def test_rows_are_a_pure_function_and_held_out(domain):
 
 
 def test_rows_do_not_depend_on_the_hash_seed():
-    code = "from helpers.pocket import corpus; print([corpus.sample(d, 3)['question'] for d in corpus.DOMAINS])"
+    code = "from helpers.tasks import corpus; print([corpus.sample(d, 3)['question'] for d in corpus.DOMAINS])"
     out = {subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": s, "PYTHONPATH": str(ROOT)}, capture_output=True,
                           text=True, check=True).stdout for s in ("0", "1")}
     assert len(out) == 1

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers import grading, sandbox, tasks
-from helpers.sandbox import Program
+from helpers import tasks
+from helpers.tasks import grading, sandbox
+from helpers.tasks.sandbox import Program
 
 CPU_S, WALL_S = 1, 3
 TESTS = "assert solve(1) == 2\nassert solve(20) == 21\n"
@@ -348,7 +349,7 @@ def test_no_unshare_means_no_isolation(monkeypatch):
 
 def test_a_killed_parent_leaves_no_sandbox(isolated, tmp_path):
     """When the notebook's process is killed outright, the sandbox ends by its own clock."""
-    code = ("import tempfile; from helpers import sandbox; tempfile.tempdir = {!r}; "
+    code = ("import tempfile; from helpers.tasks import sandbox; tempfile.tempdir = {!r}; "
             "sandbox.execute('import time; time.sleep(1000)', 1, 1)").format(str(tmp_path))
     with subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ, PYTHONPATH=str(Path(__file__).parent.parent))) as child:
         until = time.monotonic() + 60

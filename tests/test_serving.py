@@ -8,10 +8,19 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from helpers import models, paths, rules, serving, tasks, vllm_layout, vllm_plugin
-from helpers.methods import Autoregressive, Confidence, EntropyStop, Fixed, Selective, Speculative
-from helpers.sampling import Sampling
-from helpers.vllm_plugin import Settings
+from helpers import common, models, rules, tasks
+from helpers.methods import (
+    Autoregressive,
+    Confidence,
+    EntropyStop,
+    Fixed,
+    Sampling,
+    Selective,
+    Speculative,
+)
+from helpers.models import pairs
+from helpers.vllm import engine, layout, plugin
+from helpers.vllm.plugin import Settings
 
 RULES = [rules.Power(b) for b in (0.0, 0.05, 0.25, 0.5, 1.0)] + [rules.Lenience(x) for x in (0.1, 0.5, 1.0)]
 
@@ -25,7 +34,7 @@ def test_changed_uniforms_are_the_rule(inner, tau):
     H = 1.4 * torch.rand(20000, generator=g, dtype=torch.float64)
     p[:50] = 0
     rule = rules.Gated(tau, inner)
-    kept = p / q >= vllm_plugin.relaxed(u, H, vllm_plugin.settings_of(Speculative(rule)))
+    kept = p / q >= plugin.relaxed(u, H, plugin.settings_of(Speculative(rule)))
     a = rules.accept_prob(rule, p, q, rules.Signals(H))
     clear = (u - a).abs() > 1e-9
     assert clear.float().mean() > 0.99
@@ -35,36 +44,36 @@ def test_changed_uniforms_are_the_rule(inner, tau):
 def test_what_happens_to_a_token_that_the_target_excludes():
     u, H = torch.rand(1000, dtype=torch.float64).clamp(min=1e-12), torch.zeros(1000)
     ratio = torch.zeros(1000)
-    assert (ratio >= vllm_plugin.relaxed(u, H, Settings(1.0, beta=0.0)).float()).all()       # accept-all means all
+    assert (ratio >= plugin.relaxed(u, H, Settings(1.0, beta=0.0)).float()).all()       # accept-all means all
     for beta in (1e-3, 0.05, 0.5, 1.0):     # u^1000 underflows: clamped, in the kernel's single precision too
-        assert not (ratio >= vllm_plugin.relaxed(u, H, Settings(1.0, beta=beta)).float()).any()
+        assert not (ratio >= plugin.relaxed(u, H, Settings(1.0, beta=beta)).float()).any()
 
 
 def test_a_closed_gate_returns_the_uniforms_bit_for_bit():
     u = torch.rand(1000, dtype=torch.float64)
-    assert torch.equal(vllm_plugin.relaxed(u, torch.zeros(1000), Settings(-1.0, 0.5)), u)
+    assert torch.equal(plugin.relaxed(u, torch.zeros(1000), Settings(-1.0, 0.5)), u)
 
 
-@pytest.mark.parametrize("temperature", [serving.COLDEST, 0.7, 1.0, 2.0])
+@pytest.mark.parametrize("temperature", [engine.COLDEST, 0.7, 1.0, 2.0])
 def test_entropy_is_that_of_the_unwarped_softmax(temperature):
     scores = 6 * torch.randn(50, 1000, generator=torch.Generator().manual_seed(2))
     warped = (scores / temperature).softmax(-1)
-    found = vllm_plugin.entropy(warped, torch.full((50,), temperature))
+    found = plugin.entropy(warped, torch.full((50,), temperature))
     assert (found - rules.entropy(scores.softmax(-1))).abs().max() < 1e-4
-    assert vllm_plugin.entropy(warped, torch.zeros(50)).isfinite().all()
+    assert plugin.entropy(warped, torch.zeros(50)).isfinite().all()
 
 
 def test_settings_reach_a_worker_as_they_are():
     method = Speculative(rules.Gated(math.inf, rules.Lenience(0.5)), EntropyStop(6, stop=0.4))
-    settings = vllm_plugin.settings_of(method, vocab=1000)
+    settings = plugin.settings_of(method, vocab=1000)
     assert Settings(**json.loads(settings.text)) == settings == Settings(math.inf, 1.0, 0.5, 0.4, 1000)
 
 
 def test_without_settings_the_plugin_does_nothing(monkeypatch):
-    monkeypatch.delenv(vllm_plugin.SETTINGS, raising=False)
+    monkeypatch.delenv(plugin.SETTINGS, raising=False)
     before = set(sys.modules)
-    vllm_plugin.register()
-    assert set(sys.modules) == before and vllm_plugin.register.done is None
+    plugin.register()
+    assert set(sys.modules) == before and plugin.register.done is None
 
 
 @pytest.mark.parametrize("method, temperature, said", [
@@ -76,105 +85,105 @@ def test_without_settings_the_plugin_does_nothing(monkeypatch):
     (Speculative(rules.SP_entropy(1.0)), 0.1, "0.25 or more"),
     (Speculative(rules.Gated(1.0, rules.ACCEPT_ALL)), 0.0, "no q to stop"),
     (Speculative(policy=EntropyStop(4)), 0.0, "no q to stop"),
-    (serving.Fly(), 1.0, "CUDA GPU")])
+    (engine.Fly(), 1.0, "CUDA GPU")])
 def test_what_would_not_be_exact_is_refused(method, temperature, said):
     with pytest.raises(ValueError, match=said) as refused:
-        serving.VLLMEngine("pocket", method, Sampling(temperature))
+        engine.VLLMEngine("pocket", method, Sampling(temperature))
     assert str(refused.value).count("\n") == 0
 
 
 def test_greedy_power_rules_are_allowed_because_they_are_strict_there():
-    serving.check(Speculative(rules.SP_entropy(1.0)), Sampling(0.0), cpu=True)
+    engine.check(Speculative(rules.SP_entropy(1.0)), Sampling(0.0), cpu=True)
 
 
 def test_a_missing_vllm_is_one_sentence():
     if getattr(find_spec("vllm"), "origin", None):     # without an origin it is only the folder tests/vllm
         pytest.skip("vLLM is installed here")
     with pytest.raises(RuntimeError, match=r"vLLM is not installed in .*\[vllm\]"):
-        serving.VLLMEngine("pocket", Autoregressive()).run([(0, tasks.load("pocket-facts", 1)[0])])
+        engine.VLLMEngine("pocket", Autoregressive()).run([(0, tasks.load("pocket-facts", 1)[0])])
 
 
 def test_counts_of_an_answer():
-    assert serving.counts(1, [], []) == (1, 0, 0, 1)
-    assert serving.counts(9, [4, 2], [4, 4]) == (9, 6, 8, 3)    # 1 + 5 + 3
-    assert serving.counts(8, [4, 2], [4, 4]) == (8, 6, 6, 3)    # the last accepted draft ended it: no bonus
-    assert serving.counts(7, [4, 2], [4, 4]) == (7, 5, 5, 3)    # and here the draft before
-    assert serving.counts(11, [4, 2], [4, 4]) == (11, 6, 8, 5)  # two forwards had no draft
-    assert serving.counts(5, [], []) == (5, 0, 0, 5)                # no speculation
+    assert engine.counts(1, [], []) == (1, 0, 0, 1)
+    assert engine.counts(9, [4, 2], [4, 4]) == (9, 6, 8, 3)    # 1 + 5 + 3
+    assert engine.counts(8, [4, 2], [4, 4]) == (8, 6, 6, 3)    # the last accepted draft ended it: no bonus
+    assert engine.counts(7, [4, 2], [4, 4]) == (7, 5, 5, 3)    # and here the draft before
+    assert engine.counts(11, [4, 2], [4, 4]) == (11, 6, 8, 5)  # two forwards had no draft
+    assert engine.counts(5, [], []) == (5, 0, 0, 5)                # no speculation
 
 
 def test_engine_arguments(monkeypatch):
-    engine = serving.VLLMEngine("pocket", Speculative(rules.SP_entropy(1.0), EntropyStop(6)), tensor_parallel_size=4,
+    served = engine.VLLMEngine("pocket", Speculative(rules.SP_entropy(1.0), EntropyStop(6)), tensor_parallel_size=4,
                                 dtype="bfloat16", memory_share=0.5, options={"block_size": 32})
-    made = engine.llm(100)
+    made = served.llm(100)
     assert (made["tensor_parallel_size"], made["dtype"], made["gpu_memory_utilization"]) == (4, "bfloat16", 0.5)
     assert made["block_size"] == 32 and made["async_scheduling"] is False
     speculation = made["speculative_config"]
     assert speculation["num_speculative_tokens"] == 6 and speculation["draft_sample_method"] == "probabilistic"
     assert speculation["draft_tensor_parallel_size"] == 4
-    assert "speculative_config" not in serving.VLLMEngine("pocket", Autoregressive("draft")).llm(100)
-    alone, large = (serving.VLLMEngine("pocket", Autoregressive(m)) for m in ("draft", "target"))
+    assert "speculative_config" not in engine.VLLMEngine("pocket", Autoregressive("draft")).llm(100)
+    alone, large = (engine.VLLMEngine("pocket", Autoregressive(m)) for m in ("draft", "target"))
     assert large.settings() is None and large.llm(100)["model"] != alone.llm(100)["model"] == alone.folders["draft"]
 
 
 def test_wider_heads_are_the_same_function(tmp_path):
     """12 dimensions in 96: rotary frequencies, scale and scores kept; read back as vLLM will read it."""
-    source = paths.ROOT / "data/pocket/draft"
-    out = vllm_layout.export(source, tmp_path / "wide", head_sizes=vllm_layout.CPU_HEADS)
+    source = common.ROOT / "data/pocket/draft"
+    out = layout.export(source, tmp_path / "wide", head_sizes=layout.CPU_HEADS)
     wide, plain = (AutoModelForCausalLM.from_pretrained(f) for f in (out, source))
     assert wide.config.head_dim == 96 and wide.config.model_type == "llama"
     tokens = torch.randint(1024, (4, 200), generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
         assert (wide(tokens).logits - plain(tokens).logits).abs().max() < 1e-4
-    assert (out / "tokenizer.json").exists() and models._tokenizer(out).chat_template
+    assert (out / "tokenizer.json").exists() and pairs.load_tokenizer(out).chat_template
 
 
 def test_a_padded_draft_is_the_same_function_on_its_own_tokens(tmp_path):
-    source = paths.ROOT / "data/pocket/draft"
-    out = vllm_layout.export(source, tmp_path / "padded", vocab_size=1088)
+    source = common.ROOT / "data/pocket/draft"
+    out = layout.export(source, tmp_path / "padded", vocab_size=1088)
     padded, plain = (AutoModelForCausalLM.from_pretrained(f) for f in (out, source))
     tokens = torch.randint(1024, (2, 50), generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
         scores = padded(tokens).logits
         assert torch.equal(scores[..., :1024], plain(tokens).logits) and (scores[..., 1024:] == 0).all()
     with pytest.raises(ValueError, match="smaller vocabulary"):
-        vllm_layout.export(source, tmp_path / "cut", vocab_size=1000)
+        layout.export(source, tmp_path / "cut", vocab_size=1000)
 
 
 def test_pairs_are_prepared(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "CACHE", tmp_path)
+    monkeypatch.setattr(common, "CACHE", tmp_path)
     pocket = models.PAIRS["pocket"]
-    bigger = vllm_layout.export(models.locate(pocket.target, pocket), tmp_path / "bigger", vocab_size=1088)
-    small = vllm_layout.export(models.locate(pocket.draft, pocket), tmp_path / "small")
-    folders, vocab = serving.prepare(models.Preset(str(small), str(bigger)), cpu=False)
+    bigger = layout.export(models.locate(pocket.target, pocket), tmp_path / "bigger", vocab_size=1088)
+    small = layout.export(models.locate(pocket.draft, pocket), tmp_path / "small")
+    folders, vocab = engine.prepare(models.Preset(str(small), str(bigger)), cpu=False)
     assert vocab == 1024 and folders["target"] == str(bigger)
     assert json.loads((tmp_path / folders["draft"] / "config.json").read_text())["vocab_size"] == 1088
     alike = {"draft": str(small), "target": str(small)}
-    assert serving.prepare(models.Preset(**alike), cpu=False) == (alike, None)
+    assert engine.prepare(models.Preset(**alike), cpu=False) == (alike, None)
     with pytest.raises(ValueError, match="1088 vocabulary rows and the target .* 1024"):
-        serving.prepare(models.Preset(str(bigger), str(small)), cpu=False)
+        engine.prepare(models.Preset(str(bigger), str(small)), cpu=False)
 
 
 def test_prompts_and_ends_are_the_pair_s(pocket):
-    found = serving.words("pocket", models.PAIRS["pocket"])
+    found = engine.words("pocket", models.PAIRS["pocket"])
     problem = tasks.load("pocket-arithmetic", 1)[0]
     assert found.eos == pocket.eos and found.encode(problem.messages) == pocket.encode(problem.messages)
 
 
 def test_open_engine(monkeypatch):
     with pytest.raises(ValueError, match="'local' .* or 'vllm'"):
-        serving.open_engine("sglang", "pocket")
+        engine.open_engine("sglang", "pocket")
     problems, method = tasks.load("pocket-facts", 2), Speculative(policy=Fixed(2))
-    assert serving.open_engine("local", "pocket").run([method], problems).n_tokens.gt(0).all()
+    assert engine.open_engine("local", "pocket").run([method], problems).n_tokens.gt(0).all()
 
     answer = {"tokens": [5, 6, 1], "finish": "stop", "stopped_by": None, "accepted": [1], "drafted": [2],
               "prefill_s": 0.1}
     said = {"wall": 3.0, "mended": None, "facts": {"torch": "0"}}
-    monkeypatch.setattr(serving.VLLMEngine, "_ask", lambda self, job: said | {
+    monkeypatch.setattr(engine.VLLMEngine, "_ask", lambda self, job: said | {
         "answers": [answer | {"rest_s": 9.0 - i} for i in range(len(job["requests"]))]})
-    served = serving.open_engine("vllm", "pocket")
+    served = engine.open_engine("vllm", "pocket")
     rows, trace = served.run([method], problems, (0, 1), trace=True)
-    local = serving.open_engine("local", "pocket").run([method], problems)
+    local = engine.open_engine("local", "pocket").run([method], problems)
     assert trace is None and set(rows) == set(local) and len(rows) == 4
     assert rows.seconds.sum() == pytest.approx(3.0) and rows.rescued.isna().all()
     timed = served.timed([method], problems, repeats=3)

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from helpers import grading, paths, tasks
-from helpers.pocket import corpus
+from helpers import common, tasks
+from helpers.tasks import corpus, grading
 
 ROWS = [{"question": f"How much is {i} + {i}?", "answer": f"{i} + {i} = {2 * i}\n#### {2 * i}"} for i in range(40)]
 TURNS = [{"question_id": 81 + i, "category": "writing", "turns": [f"Write {i}.", "Shorten it.", "Translate it."]} for i in range(3)]
@@ -16,7 +16,7 @@ TURNS = [{"question_id": 81 + i, "category": "writing", "turns": [f"Write {i}.",
 def data(tmp_path, monkeypatch):
     """A folder for SP_DATA with 40 rows of gsm8k and three of mt_bench; put(task, bytes) writes another file."""
     monkeypatch.setenv("SP_DATA", str(tmp_path))
-    monkeypatch.setattr(paths, "DATA", tmp_path / "none")
+    monkeypatch.setattr(common, "DATA", tmp_path / "none")
 
     def put(task, content, packed=False):
         file = tmp_path / (tasks.TASKS[task].file + ".gz" * packed)
@@ -69,7 +69,7 @@ def test_a_repeated_question_without_upstream_id_gets_its_own(data):
 
 def test_lookup_order(data, tmp_path, monkeypatch):
     """$SP_DATA first, then data/benchmarks, then the hub; packed files too."""
-    monkeypatch.setattr(paths, "DATA", tmp_path / "repository")
+    monkeypatch.setattr(common, "DATA", tmp_path / "repository")
     there = tmp_path / "repository" / "benchmarks" / "gsm8k"
     there.mkdir(parents=True)
     (there / "test.jsonl.gz").write_bytes(gzip.compress(jsonl(ROWS[:5])))

@@ -2,16 +2,19 @@
 import re
 import threading
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import table, table_pair
 
-from helpers import cells, charts, experiments, probes, rules, tasks, widgets
+from helpers import experiments, probes, rules, tasks, views
 from helpers.decoding import decode
-from helpers.methods import EntropyStop, Fixed, Routed, Speculative
+from helpers.methods import EntropyStop, Fixed, Routed, Sampling, Speculative
 from helpers.stats import Interval
+from helpers.views import cells, charts, live_view, strips
+from helpers.views.controls import TOP
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -143,7 +146,7 @@ def test_the_static_picture_needs_no_colour(recorded, pocket, problems):
     """A code host strips styles: kinds must be told by tags and signs."""
     trace = recorded[recorded.method == "SP_entropy"]
     some = trace.groupby(["problem_id", "seed"]).rescued.sum().idxmax()
-    page = widgets.anatomy(trace[(trace.problem_id == some[0]) & (trace.seed == some[1])], pocket, problems, tau=1.0).html
+    page = views.anatomy(trace[(trace.problem_id == some[0]) & (trace.seed == some[1])], pocket, problems, tau=1.0).html
     bare = re.sub(r' (style|title)="[^"]*"', "", page)
     assert "<sup>★</sup>" in bare and "<del>" in bare and "<sup>✗</sup>" in bare and "<ins>" in bare
 
@@ -155,15 +158,15 @@ LINES = {"accept ratio": [0.5, 0.6, 0.7], "accuracy": [0.9, 0.9, 0.8], "tokens p
 
 def view(name, recorded, pocket, problems):
     if name == "anatomy":
-        return widgets.anatomy(recorded, pocket, problems)
+        return views.anatomy(recorded, pocket, problems)
     if name == "live":
-        return widgets.live(pocket, problems, max_new_tokens=12)
+        return views.live(pocket, problems, max_new_tokens=12)
     if name == "sweep":
         lines = {k: [Interval(x, x - 0.1, x + 0.1, 5) for x in v] for k, v in LINES.items()}
-        return widgets.sweep([0.0, 1.0, 2.0], lines, recorded.assign(method=recorded.method.map({"SP": "τ = 0", "SP_entropy": "τ = 1", "all": "τ = 2"})),
+        return views.sweep([0.0, 1.0, 2.0], lines, recorded.assign(method=recorded.method.map({"SP": "τ = 0", "SP_entropy": "τ = 1", "all": "τ = 2"})),
                              pocket, chosen=1.0, problems=problems)
     trace = recorded[recorded.method == "SP"].assign(source=lambda t: ["draft", "expert:math"] * (len(t) // 2) + ["draft"] * (len(t) % 2), H_draft=0.5, H_math=0.1)
-    return widgets.routing(trace, pocket, problems, tau=0.4)
+    return views.routing(trace, pocket, problems, tau=0.4)
 
 
 @pytest.mark.parametrize("name", ["anatomy", "live", "sweep", "routing"])
@@ -185,7 +188,7 @@ def controls(box):
     found = {}
     for child in getattr(box, "children", ()):
         found |= controls(child)
-    if isinstance(box, widgets.Strips):
+    if isinstance(box, strips.Strips):
         found["canvas"] = box
     elif getattr(box, "description", ""):
         found[box.description] = box
@@ -193,12 +196,12 @@ def controls(box):
 
 
 def test_sliders_of_the_anatomy_decide_again(recorded, pocket, problems):
-    c = controls(widgets.anatomy(recorded, pocket, problems).widget)
+    c = controls(views.anatomy(recorded, pocket, problems).widget)
     c["recorded"].value = "SP"
     c["τ, nats"].value = 0.0
     strict = c["canvas"].lanes[-1]
     assert "rescued 0 · no decision changed" in strict["summary"]
-    c["rule"].value, c["τ, nats"].value = "accept all", widgets.TOP
+    c["rule"].value, c["τ, nats"].value = "accept all", TOP
     assert c["canvas"].lanes[-1]["title"].endswith("accept all everywhere") and not c["canvas"].failed
     assert "no decision changed" not in c["canvas"].lanes[-1]["summary"] and c["β"].disabled
     c["rule"].value = "power β"
@@ -232,7 +235,7 @@ def test_a_real_routed_trace(problems):
     pair = models.load_pair("pocket", device="cpu", experts=True)
     _, trace = experiments.run(pair, [Routed(0.1, 0.8)], problems, trace=True)
     mixed = trace.groupby("problem_id").source.nunique().idxmax()
-    canvas = controls(widgets.routing(trace, pair, problems, tau=0.1, problem_id=mixed).widget)["canvas"]
+    canvas = controls(views.routing(trace, pair, problems, tau=0.1, problem_id=mixed).widget)["canvas"]
     assert {"draft:", "math:"} <= {x["text"] for x in canvas.lanes[-1]["cells"] if x["kind"] == "speaker"}
     assert canvas.picture.count(">draft<") == canvas.picture.count(">math<") == 1
     rows = trace[trace.problem_id == mixed]
@@ -257,8 +260,8 @@ class ThreeWords:
 @pytest.fixture()
 def live(problems):
     pair = ThreeWords()
-    job = widgets.Job(problems[0], Speculative(rules.SP_entropy(1.0), Fixed(3)), widgets.Sampling(), 0, 30)
-    return widgets.Live(pair, problems, job, [])
+    job = live_view.Job(problems[0], Speculative(rules.SP_entropy(1.0), Fixed(3)), Sampling(), 0, 30)
+    return live_view.Live(pair, problems, job, [])
 
 
 def words(canvas):
@@ -277,15 +280,15 @@ def test_live_answers_are_the_decoders(live, problems):
 
 def test_a_moved_tau_keeps_the_strict_answer(live, monkeypatch):
     live.work(live.job(), threading.Event())
-    ran, real = [], widgets.generate
-    monkeypatch.setattr(widgets, "generate", lambda pair, job, method, show: ran.append(method.rule) or real(pair, job, method, show))
+    ran, real = [], live_view.generate
+    monkeypatch.setattr(live_view, "generate", lambda pair, job, method, show: ran.append(method.rule) or real(pair, job, method, show))
     controls(live.box)["τ, nats"].value = 0.5
     live.work(live.job(), threading.Event())
     assert ran == [rules.SP_entropy(0.5)]
 
 
 def test_a_cancelled_run_ends_and_a_new_one_waits_for_it(live, monkeypatch):
-    monkeypatch.setattr(widgets, "REDRAW_S", 0)
+    monkeypatch.setattr(live_view, "REDRAW_S", 0)
     inside, go_on = threading.Event(), threading.Event()
     real = live.stream
 
@@ -311,7 +314,7 @@ def test_stop_ends_within_a_round(live):
     def show(lane):
         seen.append(lane)
         return True
-    lane = widgets.generate(live.pair, live.job(), live.job().method, show)
+    lane = live_view.generate(live.pair, live.job(), live.job().method, show)
     assert len(seen) == 1 and 1 <= int(lane["summary"].split(" tokens")[0]) <= 4
     assert not cancelled.is_set()
 
@@ -330,16 +333,16 @@ def test_errors_are_sentences(live):
 
 def test_controls_begin_at_the_method_that_was_given(live, pocket, problems):
     method = Speculative(rules.Power(0.25), EntropyStop(12, 0.4), "SP_entropy+dyn")
-    c = controls(widgets.live(pocket, problems, method, max_new_tokens=8).widget)
-    assert (c["τ, nats"].value, c["rule"].value, c["β"].value, c["γ"].value, c["threshold"].value) == (widgets.TOP, "power β", 0.25, 12, 0.4)
+    c = controls(views.live(pocket, problems, method, max_new_tokens=8).widget)
+    assert (c["τ, nats"].value, c["rule"].value, c["β"].value, c["γ"].value, c["threshold"].value) == (TOP, "power β", 0.25, 12, 0.4)
     with pytest.raises(ValueError, match="entropy gate around a power rule"):
-        widgets.live(pocket, problems, Speculative(rules.Lenience(0.5)))
+        views.live(pocket, problems, Speculative(rules.Lenience(0.5)))
 
 
 def test_live_has_its_own_cache(pocket, problems):
     """A cell may decode with the pair while the view generates: they must not share a cache."""
     before = (pocket.draft.memory, pocket.target.memory)
-    shown = widgets.live(pocket, problems, max_new_tokens=8)
+    shown = views.live(pocket, problems, max_new_tokens=8)
     assert (pocket.draft.memory, pocket.target.memory) == before
     assert shown.html.count("tokens/s") == 2
 
@@ -348,5 +351,5 @@ def test_evil_text_reaches_the_canvas_as_plain_data(live):
     live.pair.tokenizer.decode = lambda tokens, **_: EVIL
     live.work(live.job(), threading.Event())
     assert all(c["text"] == EVIL for made in live.canvas.lanes for c in made["cells"] if c["kind"] != "note")
-    script = widgets.Path(widgets.__file__).with_name("widgets.js").read_text()
+    script = Path(strips.__file__).with_name("strips.js").read_text()
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write", script)

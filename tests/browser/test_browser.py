@@ -25,7 +25,7 @@ SCREENS = ROOT / "figures" / "screens"
 EVIL = "<img src=x onerror=alert(1)>"
 SETUP = """
 import numpy as np
-from helpers import experiments, models, rules, tasks, widgets
+from helpers import experiments, models, rules, tasks, views
 from helpers.methods import EntropyStop, Fixed, Routed, Speculative
 from helpers.stats import Interval
 pair = models.load_pair("pocket", experts=True)
@@ -35,29 +35,29 @@ grid = [Speculative(rules.STRICT), *(Speculative(rules.SP_entropy(t), Fixed(4), 
 rows, trace = experiments.run(pair, grid, problems, (0, 1), trace=True)
 """
 BOOKS = {
-    "anatomy": [SETUP, "widgets.anatomy(trace, pair, problems, tau=1.0)"],
-    "live": [SETUP, "widgets.live(pair, problems, Speculative(rules.SP_entropy(1.0), Fixed(4)))"],
+    "anatomy": [SETUP, "views.anatomy(trace, pair, problems, tau=1.0)"],
+    "live": [SETUP, "views.live(pair, problems, Speculative(rules.SP_entropy(1.0), Fixed(4)))"],
     "sweep": [SETUP, """
 by = rows.groupby("method")
 def line(c): return [Interval(x, x * 0.95, x * 1.05, 8) for x in (by[c].mean()[f"τ = {t:g}"] for t in taus)]
 lines = {"accept ratio": line("accept_ratio"), "accuracy": line("score"), "tokens per second": line("tokens_per_round")}
-widgets.sweep(taus, lines, trace, pair, chosen=1.0, problems=problems)"""],
+views.sweep(taus, lines, trace, pair, chosen=1.0, problems=problems)"""],
     "routing": [SETUP, """
 found, routed = experiments.run(pair, [Routed(0.3, 0.8)], problems, trace=True)
-widgets.routing(routed, pair, problems, tau=0.3)"""],
+views.routing(routed, pair, problems, tau=0.3)"""],
     "evil": [SETUP, f"""
 class Evil:
     def decode(self, tokens, **_): return {EVIL!r}
 from dataclasses import replace
 asked = [replace(p, messages=({{"role": "user", "content": {EVIL!r}}},)) for p in problems]
-widgets.anatomy(trace, replace(pair, tokenizer=Evil()), asked)""",
+views.anatomy(trace, replace(pair, tokenizer=Evil()), asked)""",
              f"""
-widgets.live(pair, [replace(p, id={EVIL!r}, messages=({{"role": "user", "content": {EVIL!r}}},)) for p in problems], max_new_tokens=8)"""],
+views.live(pair, [replace(p, id={EVIL!r}, messages=({{"role": "user", "content": {EVIL!r}}},)) for p in problems], max_new_tokens=8)"""],
     "long": [SETUP, """
 import pandas as pd
 one = trace[trace.method == "SP"].head(500).assign(problem_id="long", seed=0)
 one["position"] = np.arange(len(one))
-widgets.anatomy(one, pair)"""],
+views.anatomy(one, pair)"""],
 }
 
 
@@ -333,7 +333,7 @@ def test_five_hundred_tokens_are_redrawn(opened):
 
 
 def with_views():
-    return sorted(f for f in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb") if "widgets." in f.read_text())
+    return sorted(f for f in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb") if "views." in f.read_text())
 
 
 @pytest.mark.parametrize("file", with_views(), ids=lambda f: f.stem)
@@ -348,7 +348,7 @@ def test_a_notebook_runs_and_its_sliders_move(opened, folder, file):
         cell.outputs, cell.execution_count = [], None
     nbformat.write(book, folder / f"{file.stem}.ipynb")
     tab = opened(file.stem)
-    views = "\n".join(c.source for c in book.cells).count("widgets.")
+    views = "\n".join(c.source for c in book.cells).count("views.")
     tab.until("n => document.querySelectorAll('.sp-view').length >= n", views, timeout=300_000)
     tab.page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=300_000)
     handles = tab.page.locator('.widget-inline-hbox:has(.widget-label:text-is("τ, nats")) .noUi-handle')

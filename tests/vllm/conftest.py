@@ -1,10 +1,10 @@
 """Tests that need vLLM: `make test-vllm`. They run in an environment of their own and are no part of `make test`."""
 import pytest
 
-from helpers import vllm_plugin
+from helpers.vllm import plugin
 
 try:
-    from vllm.platforms import current_platform     # not `import vllm`: this folder has that name
+    from vllm.platforms import current_platform  # not `import vllm`: this folder has that name
 except ModuleNotFoundError:
     current_platform = None
 
@@ -27,10 +27,10 @@ def sampler(monkeypatch):
         monkeypatch.setattr(module, name, getattr(module, name))
     monkeypatch.setattr(module.RejectionSampler, "__init__", module.RejectionSampler.__init__)
     monkeypatch.setattr(proposer, "compute_probs_and_sample_next_token", proposer.compute_probs_and_sample_next_token)
-    monkeypatch.setattr(vllm_plugin.register, "done", None)
-    monkeypatch.setattr(vllm_plugin.register, "mended", None)
+    monkeypatch.setattr(plugin.register, "done", None)
+    monkeypatch.setattr(plugin.register, "mended", None)
     monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "0")
-    monkeypatch.delenv(vllm_plugin.SETTINGS, raising=False)
+    monkeypatch.delenv(plugin.SETTINGS, raising=False)
     return module
 
 
@@ -38,6 +38,6 @@ def sampler(monkeypatch):
 def activate(sampler, monkeypatch):
     """Load the plugin with some settings, as vLLM does in a worker."""
     def load(settings):
-        monkeypatch.setenv(vllm_plugin.SETTINGS, settings.text)
-        vllm_plugin.register()
+        monkeypatch.setenv(plugin.SETTINGS, settings.text)
+        plugin.register()
     return load

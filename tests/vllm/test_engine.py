@@ -1,6 +1,4 @@
 """Whole runs of vLLM's CPU build on the shipped pair, in fp32. Levels: chi-squared and intervals at 1e-3 each."""
-import os
-import sys
 
 import shutil
 import venv
@@ -9,11 +7,11 @@ import pytest
 import torch
 from scipy import stats as scipy_stats
 
-from helpers import experiments, models, paths, rules, serving, stats, tasks, vllm_layout
+from helpers import common, experiments, models, rules, stats, tasks
 from helpers.decoding import decode
-from helpers.methods import Autoregressive, EntropyStop, Fixed, Speculative
-from helpers.sampling import Sampling
-from helpers.serving import VLLMEngine
+from helpers.methods import Autoregressive, EntropyStop, Fixed, Sampling, Speculative
+from helpers.vllm import engine, layout
+from helpers.vllm.engine import VLLMEngine
 
 LEVEL, WIDER = 1e-3, 3.29 / 1.96        # a 95 % half-width times WIDER is one at 99.9 %
 STOP = 0.5
@@ -145,8 +143,8 @@ def test_a_draft_stops_after_its_first_unsure_token(pair, jobs, served):
 def test_a_padded_draft_serves_a_larger_target(jobs, tmp_path):
     """Sizes 1024 and 1088: the padded copy drafts no padded id (under accept-all, so that every draft is seen)."""
     pocket = models.PAIRS["pocket"]
-    target = vllm_layout.export(models.locate(pocket.target, pocket), tmp_path / "target", vocab_size=1088)
-    shutil.copytree(paths.ROOT / "data/pocket/tokenizer", tmp_path / "tokenizer")
+    target = layout.export(models.locate(pocket.target, pocket), tmp_path / "target", vocab_size=1088)
+    shutil.copytree(common.ROOT / "data/pocket/tokenizer", tmp_path / "tokenizer")
     preset = models.Preset(pocket.draft, str(target))
     method = Speculative(rules.ACCEPT_ALL, Fixed(4), "padded")
     rows = VLLMEngine(preset, method).run([(s, p) for s, p in jobs[:64]], 24, grade=False)
@@ -177,7 +175,7 @@ def test_bad_input_is_one_sentence(jobs, monkeypatch, options, environment, said
 def test_a_notebook_s_table_comes_out_of_vllm(jobs):
     """timed: one row per method and problem, one answer at a time, the columns of the in-process rows."""
     problems = [p for _, p in jobs[:4]]
-    rows = serving.open_engine("vllm", "pocket").timed([METHODS["SP"]], problems, repeats=2)
+    rows = engine.open_engine("vllm", "pocket").timed([METHODS["SP"]], problems, repeats=2)
     assert rows.problem_id.tolist() == [p.id for p in problems]
     assert (rows.seconds > 0).all() and rows.score.notna().all()
     assert rows.speed.str.startswith("vllm ").all() and (rows.dtype == "float32").all()

@@ -6,9 +6,10 @@ import pytest
 import torch
 from scipy import stats
 
-from helpers import rules, vllm_plugin
+from helpers import rules
 from helpers.methods import Speculative
-from helpers.vllm_plugin import Settings
+from helpers.vllm import plugin
+from helpers.vllm.plugin import Settings
 
 N, V, LEVEL = 40000, 6, 1e-4        # requests, vocabulary, false-alarm rate of each chi-squared test
 P = torch.tensor([0.40, 0.25, 0.15, 0.10, 0.10, 0.0])
@@ -43,7 +44,7 @@ def fits(tokens, expected):
 def test_every_rule_has_its_closed_form(sampler, activate, name, tau):
     """One step of vLLM gives o(x) = q a + R r of the in-process rule, with the gate open (H <= tau) and closed."""
     rule = rules.Gated(tau, RULES[name])
-    activate(vllm_plugin.settings_of(Speculative(rule)))
+    activate(plugin.settings_of(Speculative(rule)))
     tokens, _ = one_step(sampler)
     o, _ = rules.output_distribution(rule, P.double(), Q.double(), rules.Signals(rules.entropy(Q)))
     assert fits(tokens, o) > LEVEL
@@ -92,29 +93,29 @@ def test_strict_settings_patch_nothing_but_the_cpu_defect(sampler, activate):
 
 def test_no_settings_patch_nothing(sampler):
     before = dict(vars(sampler))
-    vllm_plugin.register()
+    plugin.register()
     assert before == dict(vars(sampler))
 
 
 def test_the_work_around_stays_exactly_as_long_as_it_is_needed(sampler, activate):
     """The installed build decides: mended where its own expand_batch_to_tokens fails, vLLM's own where it works."""
     stock, ask = sampler.expand_batch_to_tokens, (torch.tensor([0.5, 0.0, 2.0]), torch.tensor([1, 1, 3]), 3, 0, 1)
-    needed = not vllm_plugin.expands(stock)
+    needed = not plugin.expands(stock)
     activate(Settings())
     assert sampler.expand_batch_to_tokens(*ask).tolist() == [0.5, 2.0, 2.0]
-    assert vllm_plugin.register.mended == needed
-    assert sampler.expand_batch_to_tokens is (vllm_plugin.expand_batch_to_tokens if needed else stock)
-    assert vllm_plugin.expand_batch_to_tokens(*ask).tolist() == [0.5, 2.0, 2.0]
+    assert plugin.register.mended == needed
+    assert sampler.expand_batch_to_tokens is (plugin.expand_batch_to_tokens if needed else stock)
+    assert plugin.expand_batch_to_tokens(*ask).tolist() == [0.5, 2.0, 2.0]
 
 
 def test_the_work_around_goes_when_vllm_works(sampler, activate, monkeypatch):
     def repaired(x, ends, n, replace_from=0, replace_to=0):
-        return vllm_plugin.expand_batch_to_tokens(x, ends, n, replace_from, replace_to)
+        return plugin.expand_batch_to_tokens(x, ends, n, replace_from, replace_to)
 
     monkeypatch.setattr(sampler, "expand_batch_to_tokens", repaired)
     activate(Settings())
     assert sampler.expand_batch_to_tokens(torch.tensor([2.0]), torch.tensor([2]), 2).tolist() == [2.0, 2.0]
-    assert sampler.expand_batch_to_tokens is repaired and vllm_plugin.register.mended is False
+    assert sampler.expand_batch_to_tokens is repaired and plugin.register.mended is False
 
 
 def test_padded_rows_are_never_drafted(sampler, activate):

@@ -1,0 +1,3 @@
+"""The decoders: one model alone, entropy-selective, speculative, routed; one prompt or many at once."""
+
+from helpers.decoding.dispatch import decode

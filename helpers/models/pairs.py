@@ -1,0 +1,249 @@
+"""The table of pairs, and loading a draft and a target over one vocabulary."""
+
+import hashlib
+import json
+import os
+from copy import copy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from helpers import common
+from helpers.models import compact
+from helpers.models.compact import is_small
+from helpers.models.lm import LM, PlainBody
+
+transformers_logging.disable_progress_bar()     # a bar per weight file says nothing here
+
+
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Where a pair's weights are: hub ids, or folders relative to the repository."""
+
+    draft: str
+    target: str
+    experts: dict = field(default_factory=dict)
+    make: str = ""              # what to type when a local folder is not there yet
+
+
+
+PAIRS = {
+    "pocket": Preset("data/pocket/draft", "data/pocket/target",
+                     {name: f"data/pocket/expert-{name}" for name in ("math", "code", "law")}, "make pocket"),
+    "qwen2.5-coder": Preset("data/models/qwen2.5-coder/draft", "data/models/qwen2.5-coder/target",
+                            {"coder-1.5b": "data/models/qwen2.5-coder/target"}, "make models"),   # no expert of the draft's size
+    "qwen2.5-0.5b-7b": Preset("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-7B-Instruct"),
+    "qwen2.5-1.5b-32b": Preset("Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-32B-Instruct"),
+    "qwen3-0.6b-8b": Preset("Qwen/Qwen3-0.6B", "Qwen/Qwen3-8B"),
+    "llama3.2-1b-8b": Preset("meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"),
+}
+
+
+ALL_THREADS = torch.get_num_threads()
+
+
+PLAIN_TEMPLATE = ("{% for m in messages %}{{ m['role'].capitalize() }}: {{ m['content'] }}\n\n{% endfor %}"
+                  "{% if add_generation_prompt %}Assistant:{% endif %}")
+
+
+
+@dataclass
+class Pair:
+    """A draft and a target over one vocabulary, with experts of the draft's size where there are any."""
+
+    name: str
+    draft: LM
+    target: LM
+    tokenizer: object
+    eos: tuple[int, ...]
+    experts: dict
+    revision: str
+    speed: str
+
+    @property
+    def device(self):
+        return self.target.device
+
+    @property
+    def small(self):
+        """Whether one CPU thread decodes it best."""
+        return self.device.type == "cpu" and is_small(self.target.config)
+
+    def copy(self):
+        """The same weights with caches of their own: what another thread decodes with."""
+        lms = {name: copy(lm) for name, lm in {"draft": self.draft, "target": self.target, **self.experts}.items()}
+        for lm in lms.values():
+            lm.memory = lm.kept = None
+        return replace(self, draft=lms.pop("draft"), target=lms.pop("target"), experts=lms)
+
+    @property
+    def context(self):
+        return min(m.context for m in (self.draft, self.target, *self.experts.values()))
+
+    def encode(self, messages):
+        """Chat messages -> prompt token ids, through the chat template (a plain one where there is none)."""
+        template = None if self.tokenizer.chat_template else PLAIN_TEMPLATE
+        text = self.tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False,
+                                                  add_generation_prompt=True)
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def decode(self, tokens):
+        """Token ids -> text without special tokens."""
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+
+def pick_device(device="auto"):
+    """'auto' -> cuda where there is one, else cpu; anything else is checked and returned."""
+    device = os.environ.get("DEVICE") or device if device == "auto" else device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not str(device).startswith(("cpu", "cuda")):
+        raise ValueError(f"device was {device!r}; use auto, cpu or cuda")
+    if str(device).startswith("cuda") and not torch.cuda.is_available():
+        raise RuntimeError(f"device was {device!r}, but torch sees no CUDA GPU here; use DEVICE=cpu")
+    return torch.device(device)
+
+
+
+def load_pair(name="pocket", *, draft=None, target=None, device="auto", speed="fast", experts=False):
+    """Load a preset, or any two models by hub id or local folder (draft=…, target=…).
+
+    speed "plain" is transformers' modules in fp32 (bf16 on a GPU); "fast" is helpers/models/compact.py. Returns Pair.
+    """
+    preset = preset_of(name, draft, target)
+    if speed not in ("fast", "plain"):
+        raise ValueError(f"speed was {speed!r}; use 'fast' or 'plain' (the readable reference)")
+    device = pick_device(device)
+    _choose_threads(device, preset)
+    folders = {"draft": locate(preset.draft, preset), "target": locate(preset.target, preset)}
+    if experts:
+        folders |= {key: locate(where, preset) for key, where in preset.experts.items()}
+    tokenizers = {key: load_tokenizer(folder) for key, folder in folders.items()}
+    check_tokenizers(tokenizers["draft"], tokenizers["target"], folders["draft"], folders["target"])
+    vocab = min(AutoConfig.from_pretrained(f).vocab_size for f in folders.values())
+    models = {key: load_lm(folder, vocab, device, speed, role="target" if key == "target" else "draft")
+              for key, folder in folders.items()}
+    target_lm, draft_lm = models.pop("target"), models.pop("draft")
+    return Pair(name, draft_lm, target_lm, tokenizers["target"], end_tokens(target_lm, tokenizers["target"]), models,
+                revision_of(folders), speed)
+
+
+
+def _choose_threads(device, preset):
+    """On a CPU one thread for a small pair, whose layers end before a second one is awake; OMP_NUM_THREADS overrides."""
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        small = is_small(AutoConfig.from_pretrained(locate(preset.target, preset)))
+        torch.set_num_threads(1 if small else ALL_THREADS)
+
+
+
+def load_lm(folder, vocab_size, device, speed, role):
+    """Load one model as an LM; `role` (draft, target) decides how the fast path packs it."""
+    _check_memory(folder, speed)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    packs = speed == "fast" and compact.fits(AutoConfig.from_pretrained(folder))
+    try:        # what is packed anyway is read as it is stored: an fp32 copy of a large model would double the peak of memory
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if packs else dtype).to(device).eval()
+    except Exception as error:
+        raise RuntimeError(f"the weights in {folder} cannot be read ({type(error).__name__}: {error}); "
+                           "they may be truncated: fetch or train them again") from error
+    body = compact.CompactBody(model, role, dtype) if packs else PlainBody(model)
+    return LM(body, vocab_size, device, dtype, str(folder))
+
+
+
+def check_tokenizers(a, b, name_a, name_b):
+    """Refuse two tokenizers that give tokens different ids; a padded vocabulary *size* is no difference."""
+    va, vb = a.get_vocab(), b.get_vocab()
+    if va == vb:
+        return
+    differing = [t for t in va.keys() & vb.keys() if va[t] != vb[t]]
+    only = va.keys() ^ vb.keys()
+    raise ValueError(f"the tokenizers of {name_a} and {name_b} differ ({len(differing)} tokens with other ids, "
+                     f"{len(only)} in one only); speculative sampling needs a draft with the target's tokenizer")
+
+
+
+def preset_of(name, draft, target):
+    if (draft is None) != (target is None):
+        raise ValueError("give both draft= and target=, or neither and the name of a pair")
+    if draft is not None:
+        return Preset(draft, target)
+    if name not in PAIRS:
+        raise ValueError(f"there is no pair {name!r}; choose one of {', '.join(PAIRS)}, or give draft= and target=")
+    return PAIRS[name]
+
+
+
+def locate(where, preset):
+    """A folder of the repository or of the user, or else a hub id."""
+    if where.startswith("data/models/"):
+        folder = common.MODELS / Path(where).relative_to("data/models")
+    else:
+        folder = common.ROOT / where
+    if folder.is_dir():
+        return str(folder)
+    if where.startswith("data/"):
+        raise FileNotFoundError(f"there are no weights in {folder}; run `{preset.make}` first")
+    return where
+
+
+
+def load_tokenizer(folder):
+    beside = Path(folder).parent / "tokenizer"
+    where = beside if Path(folder).is_dir() and beside.is_dir() else folder
+    try:
+        return AutoTokenizer.from_pretrained(where)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(f"no tokenizer or model at {where!r}: neither a local folder nor a hub id that can be "
+                                f"reached from here ({str(error).splitlines()[0]})") from error
+
+
+
+def end_tokens(lm, tokenizer):
+    """Every id that ends an answer: the tokenizer's and the generation config's."""
+    ids = {tokenizer.eos_token_id}
+    configured = getattr(lm.body, "generation_eos", None)
+    ids |= set(configured if isinstance(configured, (list, tuple)) else [configured])
+    return tuple(sorted(i for i in ids if i is not None))
+
+
+
+def revision_of(folders):
+    """What was loaded: the checksum of each local weight file's head and size, or the hub id's commit."""
+    digest = hashlib.sha256()
+    for key in sorted(folders):
+        folder = Path(folders[key])
+        digest.update(key.encode())
+        if not folder.is_dir():
+            digest.update(str(getattr(AutoConfig.from_pretrained(str(folders[key])), "_commit_hash", "")).encode())
+        for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
+            with file.open("rb") as f:
+                size = file.stat().st_size
+                digest.update(f"{file.name} {size}".encode())
+                for at in range(0, size, max(1, size // 64)):
+                    f.seek(at)
+                    digest.update(f.read(65536))
+    return digest.hexdigest()[:16]
+
+
+
+def _check_memory(folder, speed):
+    """Say in a sentence that a model will not fit, before the system kills the process."""
+    files = list(Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else []
+    info = Path("/proc/meminfo")
+    if not files or not info.exists():
+        return
+    free = next(int(line.split()[1]) for line in info.read_text().splitlines() if line.startswith("MemAvailable")) / 2**20
+    index = Path(folder) / "config.json"
+    stored = json.loads(index.read_text()).get("dtype", "float32") if index.exists() else "float32"
+    need = sum(f.stat().st_size for f in files) / 2**30 * (2 if "16" in stored or speed == "fast" else 1) * 1.1
+    if need > free:
+        raise MemoryError(f"{folder} needs about {need:.1f} GiB of memory while it is loaded and {free:.1f} GiB are free; "
+                          "close other programs or choose a smaller pair")

@@ -1,0 +1,14 @@
+"""One function per figure, in the house style. Each takes intervals, lists and small tables, and returns a Figure.
+
+Call them through `draw`, which keeps what a figure was drawn from.
+"""
+
+from helpers.plots.across_tasks import by_task, entropy_by_task
+from helpers.plots.blocks import aggressive, policies, wasted
+from helpers.plots.damage import FATES, fates, fork_harm, rescue_cost
+from helpers.plots.drawing import draw, redraw
+from helpers.plots.entropy import answer_entropy, divergence_curve, signal_roc
+from helpers.plots.selective import selective_curve
+from helpers.plots.speakers import SPEAKERS, confusion, strip
+from helpers.plots.speed import PANELS, benchmark, gamma_speed, growth, race
+from helpers.plots.threshold import CONTROLS, control_curves, matched, pareto_front, tau_lines

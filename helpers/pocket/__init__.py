@@ -1,1 +1,0 @@
-"""The pocket models: corpus generators and training."""

@@ -1,0 +1,97 @@
+"""Run model-written programs where they can do no harm.
+
+Each answer gets new user, pid, mount, network and ipc namespaces (`unshare`) and an isolated interpreter with
+an empty environment. It sees a root of its own that holds the standard library read-only and a small private
+folder, has no capabilities, and can start no process (seccomp); time, memory and file size are limited. The tests
+run in another process of the same namespaces, which calls the answer's function over a pipe
+(helpers/tasks/sandbox_inside.py), so that an answer cannot forge its verdict. When the first process of the pid
+namespace dies, everything in it does.
+"""
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from helpers.common import track
+
+# 3 s is the limit of Chen et al. 2021; here it is processor time, and waiting (on a busy machine, say) has a longer one
+CPU_S, WALL_S, MEMORY_MB, FILE_MB = 3, 12, 512, 4
+INSIDE = Path(__file__).with_name("sandbox_inside.py")
+UNSHARE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--net", "--mount",
+           "--ipc")
+
+
+class Program(NamedTuple):
+    """Model-written code and what decides about it: `tests` call the function `entry`; `setup` comes before both.
+
+    Without tests a program is right when it runs to its end: then the code itself decides, and can lie.
+    """
+
+    code: str
+    entry: str = ""
+    tests: str = ""
+    setup: str = ""
+
+
+@cache
+def isolation():
+    """The `unshare` command prefix with which the sandbox closes on this system, or None."""
+    if not shutil.which("unshare") or platform.machine() not in ("x86_64", "aarch64"):
+        return None
+    return UNSHARE if _run(Program("import hashlib, math, typing"), UNSHARE, 5, 20)[0] else None
+
+
+def execute(program, cpu_s=CPU_S, wall_s=WALL_S):
+    """Run a Program (or bare code). Returns (ok, detail): ok when it passes its tests and then ends by itself.
+
+    cpu_s, wall_s: whole seconds of processor time and of waiting. Refuses to run without namespaces unless
+    SP_UNSAFE_EXECUTE=1 says that limits alone will do.
+    """
+    prefix = isolation()
+    if prefix is None and os.environ.get("SP_UNSAFE_EXECUTE") != "1":
+        raise RuntimeError("model-written code cannot be isolated here (Linux with `unshare` and user namespaces is "
+                           "needed); set SP_UNSAFE_EXECUTE=1 to run it with limits on time, memory and files only")
+    return _run(Program(program) if isinstance(program, str) else program, prefix or (), cpu_s, wall_s)
+
+
+def _run(program, prefix, cpu_s, wall_s):
+    """One sandbox from start to end; nothing of it is left afterwards."""
+    folder = tempfile.mkdtemp(prefix="answer-")
+    limits = (int(bool(prefix)), cpu_s, wall_s, MEMORY_MB, FILE_MB)
+    child = subprocess.Popen([*prefix, sys.executable, "-I", "-S", str(INSIDE), *map(str, limits)],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder,
+                             env={}, start_new_session=True)
+    try:
+        out, error = child.communicate(json.dumps(program._asdict()).encode(), timeout=wall_s)
+    except subprocess.TimeoutExpired:
+        return False, f"stopped after {wall_s} s"
+    finally:
+        try:
+            os.killpg(child.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        child.wait()
+        for stream in (child.stdin, child.stdout, child.stderr):
+            stream.close()
+        shutil.rmtree(folder, ignore_errors=True)
+    if not out:
+        said = error.decode(errors="replace").strip().split("\n")[-1]
+        return False, said or f"ended with status {child.returncode}"
+    verdict = json.loads(out)
+    return verdict["ok"], verdict["detail"]
+
+
+def execute_many(programs, workers=None):
+    """execute() for many, in parallel, under a progress bar. The order is kept; equal programs run once."""
+    unique = list(dict.fromkeys(programs))
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        verdicts = dict(zip(unique, track(pool.map(execute, unique), "running programs", len(unique))))
+    return [verdicts[p] for p in programs]

@@ -1,0 +1,265 @@
+"""The acceptance rules inside vLLM's draft-model speculation; a plugin of the group vllm.general_plugins.
+
+vLLM keeps a drafted token x when p(x)/q(x) >= u. Since (p/q)^beta >= u is p/q >= u^(1/beta), and p/(l q) >= u is
+p/q >= l u, only the uniforms change where the gate H(q) <= tau is open; kernels, residual and bonus stay vLLM's.
+Stopping a draft shortens a request's list of drafted tokens after a token that is kept, which loses nothing.
+
+Settings come as JSON in $SP_VLLM, because vLLM loads plugins anew in every worker. Without it nothing is patched.
+"""
+import json
+import math
+import os
+from dataclasses import asdict, dataclass
+from functools import wraps
+
+import torch
+
+from helpers import rules
+
+SETTINGS = "SP_VLLM"
+VERSIONS = ("0.32.0", "0.33.0")     # 0.32.0 was run (CPU build); of 0.33.0 the source was compared, line by line
+TINY = torch.finfo(torch.float32).tiny      # vLLM's CPU kernel reads the uniforms in single precision
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the plugin does: gate and inner rule, entropy at which a draft stops (nats), vocabulary before padding."""
+
+    tau: float = -1.0           # below 0 the gate never opens: strict
+    beta: float = 1.0
+    lenience: float = 1.0
+    stop: float = math.inf
+    vocab: int | None = None
+
+    @property
+    def text(self):
+        return json.dumps(asdict(self))
+
+
+def settings_of(method, vocab=None):
+    """Settings of a methods.Speculative; refuses rules and policies that vLLM's kernels cannot carry out."""
+    from helpers.methods import EntropyStop, Fixed
+    rule, policy = method.rule, method.policy
+    tau, inner = (rule.tau, rule.inner) if isinstance(rule, rules.Gated) else (math.inf, rule)
+    if getattr(rule, "gate", "low_entropy") != "low_entropy":
+        raise ValueError(f"the gate was {rule.gate!r}; inside vLLM only low_entropy is there: use engine 'local'")
+    if type(inner) not in (rules.Power, rules.Lenience):
+        raise ValueError(f"the rule was {inner!r}; inside vLLM a rule is a Power or a Lenience, because its kernels "
+                         "draw the standard residual: use engine 'local'")
+    if type(policy) not in (Fixed, EntropyStop):
+        raise ValueError(f"the draft-length policy was {policy!r}; inside vLLM it is Fixed or EntropyStop")
+    return Settings(-1.0 if inner == rules.STRICT else tau, getattr(inner, "beta", 1.0), getattr(inner, "l", 1.0),
+                    getattr(policy, "stop", math.inf), vocab)
+
+
+def relaxed(u, H, settings):
+    """The uniforms that make vLLM's strict test the gated rule's test. u, H of shape (tokens,); returns that shape.
+
+    Where H > tau they are returned bit for bit. Accept-all gets 0, so that p/q >= u holds even where p = 0; every other
+    power stays above 0, so that such a token is rejected however small beta is.
+    """
+    if settings.beta == 0:
+        inner = torch.zeros_like(u)
+    else:
+        inner = (settings.lenience * u).pow(1 / settings.beta).clamp(min=TINY)
+    return torch.where(H <= settings.tau, inner, u)
+
+
+def entropy(probs, temperature):
+    """Entropy (nats) of softmax(scores) from probs = softmax(scores / temperature). (n, V), (n,) -> (n,).
+
+    Exact but for what single precision has rounded to 0 in probs; see engine.COLDEST. Rows at temperature 0 are
+    taken as at 1, as vLLM does with their drafts.
+    """
+    temperature = torch.where(temperature < 1e-5, 1.0, temperature)
+    return rules.entropy((probs.log() * temperature[:, None]).softmax(-1))
+
+
+def register():
+    """Entry point: called by vLLM in every process that it starts."""
+    text = os.environ.get(SETTINGS)
+    if text is None or text == register.done:
+        return
+    if register.done is not None:
+        raise RuntimeError(f"this process already runs vLLM with {SETTINGS}={register.done} and was given {text}; "
+                           "start a new process for another rule")
+    check_version()
+    if os.environ.get("VLLM_USE_V2_MODEL_RUNNER") != "0":
+        raise RuntimeError("the entropy gate works in vLLM's V1 model runner, and V2 (which draws its uniforms inside "
+                           "a kernel) is selected or may be; set VLLM_USE_V2_MODEL_RUNNER=0")
+    settings = Settings(**json.loads(text))
+    register.done = text
+    mend_expand()
+    gated, stopping = (settings.beta, settings.lenience) != (1, 1), settings.stop < math.inf
+    if gated or stopping:
+        _require_probabilistic()
+    if gated:
+        _gate(settings)
+    if stopping:
+        _stop_drafts(settings)
+    if settings.vocab is not None:
+        _cut_vocabulary(settings)
+
+
+register.done = register.mended = None
+
+
+def check_version():
+    """Refuse a vLLM other than the pinned ones: the patched names are not a public interface."""
+    import vllm
+    found = vllm.__version__.split("+")[0]
+    if found not in VERSIONS:
+        raise RuntimeError(f"vLLM {found} is installed and the entropy gate knows {' and '.join(VERSIONS)}; "
+                           f"install one of them, or unset {SETTINGS} to run vLLM without the gate")
+
+
+def _require_probabilistic():
+    """Refuse, when a worker builds its sampler, a configuration in which the gate would see no q."""
+    from vllm.v1.sample.rejection_sampler import RejectionSampler
+    stock = RejectionSampler.__init__
+
+    @wraps(stock)
+    def init(self, sampler, spec_config=None, *args, **kwargs):
+        if spec_config is not None:
+            if spec_config.method != "draft_model" or spec_config.draft_sample_method != "probabilistic":
+                raise ValueError(f"vLLM was to draft with method {spec_config.method!r} and draft_sample_method "
+                                 f"{spec_config.draft_sample_method!r}; the entropy gate needs a draft model that "
+                                 "samples: set method 'draft_model' and draft_sample_method 'probabilistic'")
+            if spec_config.rejection_sample_method != "standard":
+                raise ValueError(f"rejection_sample_method was {spec_config.rejection_sample_method!r}; the entropy "
+                                 "gate changes 'standard': set that, or run the other without the gate")
+        stock(self, sampler, spec_config, *args, **kwargs)
+
+    RejectionSampler.__init__ = init
+
+
+def _gate(settings):
+    """rejection_sample sees q, generate_uniform_probs (which it calls) returns the gated rule's uniforms."""
+    from vllm.v1.sample import rejection_sampler as module
+    stock_sample, stock_uniforms, H = module.rejection_sample, module.generate_uniform_probs, None
+
+    @wraps(stock_sample)
+    def rejection_sample(draft_token_ids, num_draft_tokens, max_spec_len, cu_num_draft_tokens, draft_probs,
+                         target_logits, bonus_token_ids, sampling_metadata, *args, **kwargs):
+        nonlocal H
+        H = None        # no q: greedy requests only, or drafts that vLLM has lost; both are left strict
+        if draft_probs is not None and not sampling_metadata.all_greedy:
+            times = torch.tensor(num_draft_tokens, device=draft_probs.device)
+            temperature = sampling_metadata.temperature.repeat_interleave(times, output_size=len(draft_probs))
+            H = entropy(draft_probs, temperature)
+        return stock_sample(draft_token_ids, num_draft_tokens, max_spec_len, cu_num_draft_tokens, draft_probs,
+                            target_logits, bonus_token_ids, sampling_metadata, *args, **kwargs)
+
+    @wraps(stock_uniforms)
+    def generate_uniform_probs(*args, **kwargs):
+        u = stock_uniforms(*args, **kwargs)
+        return u if H is None else relaxed(u, H, settings)
+
+    module.rejection_sample, module.generate_uniform_probs = rejection_sample, generate_uniform_probs
+
+
+class _AllStopped(Exception):
+    """Every request of the batch has stopped drafting."""
+
+
+class _Block:
+    """One round's drafts: tokens and probabilities per slot, and how many each request has drafted."""
+
+    def __init__(self):
+        self.tokens, self.probs, self.lengths, self.going = [], [], None, None
+
+    def add(self, tokens, probs, temperature, stop):
+        """Count a slot, then let only the requests go on whose entropy there was at most `stop`."""
+        self.tokens.append(tokens), self.probs.append(probs)
+        if self.going is None:
+            self.going = torch.ones_like(tokens, dtype=torch.bool)
+            self.lengths = torch.zeros_like(tokens)
+        self.lengths += self.going
+        self.going &= entropy(probs, temperature) <= stop
+
+
+def _stop_drafts(settings):
+    """Leave the drafting loop once no request goes on, and hand the scheduler each request's own number of drafts."""
+    from vllm.v1.outputs import DraftTokenIds
+    from vllm.v1.spec_decode.llm_base_proposer import SpecDecodeBaseProposer as Proposer
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner as Runner
+    stock_propose, stock_sample = Proposer.propose, Proposer._sample_draft_tokens
+    stock_take = Runner.take_draft_token_ids
+
+    @wraps(stock_sample)
+    def sample_draft_tokens(self, hidden_states, sampling_metadata):
+        tokens, probs = stock_sample(self, hidden_states, sampling_metadata)
+        if probs is not None:       # None: all requests are greedy, and vLLM computes no q
+            self.sp_block.add(tokens, probs, sampling_metadata.temperature, settings.stop)
+            if not self.sp_block.going.any():
+                raise _AllStopped
+        return tokens, probs
+
+    @wraps(stock_propose)
+    def propose(self, *args, **kwargs):
+        if self.vllm_config.scheduler_config.async_scheduling:
+            raise ValueError("vLLM schedules asynchronously, before a draft's length is known; set "
+                             "async_scheduling=False to stop drafts at high entropy")
+        self.sp_block = _Block()
+        try:
+            return stock_propose(self, *args, **kwargs)
+        except _AllStopped:
+            self._last_draft_probs = torch.stack(self.sp_block.probs, 1).contiguous()
+            return torch.stack(self.sp_block.tokens, 1)
+
+    @wraps(stock_take)
+    def take_draft_token_ids(self):
+        taken, block = stock_take(self), getattr(self.drafter, "sp_block", None)
+        self.drafter.sp_block = None        # a step without a proposal must not find an old block
+        if taken is None or block is None or block.lengths is None:
+            return taken
+        cut = [tokens[:n] for tokens, n in zip(taken.draft_token_ids, block.lengths.tolist())]
+        return DraftTokenIds(taken.req_ids, cut)
+
+    Proposer.propose, Proposer._sample_draft_tokens = propose, sample_draft_tokens
+    Runner.take_draft_token_ids = take_draft_token_ids
+
+
+def _cut_vocabulary(settings):
+    """Rows that only pad a draft's vocabulary (layout.export) get probability 0."""
+    from vllm.v1.spec_decode import llm_base_proposer as module
+    stock = module.compute_probs_and_sample_next_token
+
+    @wraps(stock)
+    def compute_probs_and_sample_next_token(logits, *args, **kwargs):
+        logits[:, settings.vocab:] = -torch.inf
+        return stock(logits, *args, **kwargs)
+
+    module.compute_probs_and_sample_next_token = compute_probs_and_sample_next_token
+
+
+def mend_expand():
+    """vLLM 0.32's CPU build loses the output of expand_batch_to_tokens for floats: temperatures are what memory held.
+
+    At the first call (before it the CPU kernels are not in place) the installed one is tried: the replacement stays
+    only where it fails, else vLLM's own is put back. On a GPU nothing is looked at.
+    """
+    from vllm.platforms import current_platform
+    from vllm.v1.sample import rejection_sampler as module
+    if not current_platform.is_cpu():
+        return
+    stock = module.expand_batch_to_tokens
+
+    def choose(*args, **kwargs):
+        register.mended = not expands(stock)
+        module.expand_batch_to_tokens = expand_batch_to_tokens if register.mended else stock
+        return module.expand_batch_to_tokens(*args, **kwargs)
+
+    module.expand_batch_to_tokens = choose
+
+
+def expands(expand):
+    """Whether this expand_batch_to_tokens does what it says; new values each time: freed memory may hold old ones."""
+    ends = torch.tensor([1, 3], dtype=torch.int32)
+    return all(expand(torch.tensor([a, 2.0]), ends, 3).tolist() == [a, 2.0, 2.0] for a in (0.5, 0.25, 0.75))
+
+
+def expand_batch_to_tokens(x, cu_num_tokens, num_tokens, replace_from=0, replace_to=0):
+    """x (requests,) repeated for each request's tokens, with one value replaced. Returns (num_tokens,)."""
+    x = torch.where(x == replace_from, torch.full_like(x, replace_to), x)
+    return x.repeat_interleave(cu_num_tokens.diff(prepend=cu_num_tokens.new_zeros(1)).long(), output_size=num_tokens)
