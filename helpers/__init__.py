@@ -1,4 +1,5 @@
 """The workbook's library: rules, decoders, tasks, statistics, figures."""
+
 import os
 
 # Threads that wait for each other should not spin for long: where another program takes a core, a small model's

@@ -3,6 +3,7 @@
 SP_OUT moves figures and results, SP_CACHE the cache, SP_MODELS the fetched weights.
 SP_RUN names a run with settings of its own: its figures and results get folders inside the pair's.
 """
+
 import os
 import sys
 from pathlib import Path

@@ -3,6 +3,7 @@
 Measures say how an answer reads, not whether it is right: perplexity under the target, words, distinct-n (Li et al.
 2016), repetition. Only a judge compares, method against baseline on the same problem and seed (helpers/tasks/judge.py).
 """
+
 import math
 
 import pandas as pd
@@ -12,8 +13,13 @@ from helpers import experiments, probes, stats, tasks
 from helpers.methods import Sampling
 from helpers.tasks import grading, judge
 
-MEASURES = {"words": (0, math.inf), "distinct_1": (0, 1), "distinct_2": (0, 1), "repetition": (0, 1),      # and their ranges
-            "perplexity": (1, math.inf)}
+MEASURES = {
+    "words": (0, math.inf),
+    "distinct_1": (0, 1),
+    "distinct_2": (0, 1),
+    "repetition": (0, 1),  # and their ranges
+    "perplexity": (1, math.inf),
+}
 
 
 def converse(pair, methods, problems, seeds=(0,), *, sampling=Sampling()):
@@ -53,20 +59,33 @@ def wins(rows, asked, method, baseline):
     """
     if not judge.configured():
         return stats.NO_JUDGE
-    first = rows[rows.turn == 1].pivot(index=["seed", "problem_id"], columns="method", values="text")
-    grades = judge.compare_many([(asked[method, *key].messages, text, other)
-                                 for key, text, other in zip(first.index, first[method], first[baseline])])
-    frame = first.reset_index()[["problem_id"]].assign(method=method, score=[g.score for g in grades])
+    first = rows[rows.turn == 1].pivot(
+        index=["seed", "problem_id"], columns="method", values="text"
+    )
+    grades = judge.compare_many(
+        [
+            (asked[method, *key].messages, text, other)
+            for key, text, other in zip(first.index, first[method], first[baseline])
+        ]
+    )
+    frame = first.reset_index()[["problem_id"]].assign(
+        method=method, score=[g.score for g in grades]
+    )
     return stats.mean(frame, "score", method)
 
 
 def table(pair, rows, asked, baseline="AS_large"):
     """One row per method: means of MEASURES over problems, and how often the judge prefers it, or 'no judge'."""
     rows, out = measure(pair, rows, asked), {}
-    rows = rows.assign(problem_id=rows.problem_id.str.split("/turn").str[0])    # the turns of one conversation go together
+    rows = rows.assign(
+        problem_id=rows.problem_id.str.split("/turn").str[0]
+    )  # the turns of one conversation go together
     for method in rows.method.unique():
         means = rows[rows.method == method].groupby("problem_id")[list(MEASURES)].mean().dropna()
-        out[method] = {m: stats.bootstrap(means[m]).within(*possible).show(2) for m, possible in MEASURES.items()}
+        out[method] = {
+            m: stats.bootstrap(means[m]).within(*possible).show(2)
+            for m, possible in MEASURES.items()
+        }
         if method != baseline:
             out[method][f"preferred to {baseline}"] = wins(rows, asked, method, baseline).show(2)
     return pd.DataFrame(out).T.fillna("–")

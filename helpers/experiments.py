@@ -4,6 +4,7 @@
 `timed` decodes one row at a time, methods interleaved, and keeps its timings only until the notebook has published.
 Readings of single positions are in helpers/probes.py.
 """
+
 import hashlib
 import json
 import os
@@ -28,7 +29,7 @@ from helpers.tasks import judge
 # What an answer depends on besides its job (which holds the prompt), and what its grade does.
 DECODING = ("rules.py", "methods.py", "models/*.py", "decoding/*.py", "experiments.py", "probes.py")
 GRADING = ("tasks/*.py",)
-_unpublished = set()      # files of the timings that no notebook has published yet
+_unpublished = set()  # files of the timings that no notebook has published yet
 
 
 def key(seed, problem):
@@ -36,15 +37,31 @@ def key(seed, problem):
     return seed, int.from_bytes(hashlib.sha256(problem.id.encode()).digest()[:7], "big")
 
 
-def run(pair, methods, problems, seeds=(0,), *, sampling=Sampling(), batch_size=64, trace=False, max_new_tokens=None):
+def run(
+    pair,
+    methods,
+    problems,
+    seeds=(0,),
+    *,
+    sampling=Sampling(),
+    batch_size=64,
+    trace=False,
+    max_new_tokens=None,
+):
     """Decode every method on every (problem, seed), many rows at once.
 
     Returns a DataFrame with one row per generation; with trace=True a pair (rows, trace), the trace with one
     row per tested or emitted position. Timings are not filled: rows of a batch share their time.
     """
     jobs = [(seed, problem) for seed in seeds for problem in problems]
-    chunks = [(method, jobs[i:i + batch_size]) for method in methods for i in range(0, len(jobs), batch_size)]
-    decoded = _each(pair, lambda own, chunk: _chunk(own, *chunk, sampling, trace, max_new_tokens), chunks)
+    chunks = [
+        (method, jobs[i : i + batch_size])
+        for method in methods
+        for i in range(0, len(jobs), batch_size)
+    ]
+    decoded = _each(
+        pair, lambda own, chunk: _chunk(own, *chunk, sampling, trace, max_new_tokens), chunks
+    )
     frames = list(track(decoded, "decoding", len(chunks)))
     rows = _tidy(pd.concat([f[0] for f in frames], ignore_index=True))
     return (rows, pd.concat([f[1] for f in frames], ignore_index=True)) if trace else rows
@@ -65,7 +82,10 @@ def _each(pair, act, items):
             return act(own, item)
         finally:
             free.put(own)
-    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)) as pool:
+
+    with ThreadPoolExecutor(
+        count, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
+    ) as pool:
         yield from pool.map(with_own, items)
 
 
@@ -75,7 +95,16 @@ def _chunk(pair, method, jobs, sampling, trace, max_new_tokens):
     Only the grades are taken again when it is the graders, or the judge, that have changed.
     """
     limit = max_new_tokens or max(p.max_new_tokens for _, p in jobs)
-    facts = [code_version(DECODING), pair.revision, pair.speed, str(pair.device), method, sampling, limit, jobs]
+    facts = [
+        code_version(DECODING),
+        pair.revision,
+        pair.speed,
+        str(pair.device),
+        method,
+        sampling,
+        limit,
+        jobs,
+    ]
     name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
     file, traced = (common.CACHE / "runs" / f"{name}{kind}.pkl" for kind in ("", "-traced"))
     graded_by = code_version(GRADING), judge.configured()
@@ -85,18 +114,41 @@ def _chunk(pair, method, jobs, sampling, trace, max_new_tokens):
         if by != graded_by:
             problems = {(seed, p.id): p for seed, p in jobs}
             answers = [(problems[r.seed, r.problem_id], r.text) for r in rows.itertuples()]
-            rows = rows.assign(score=[g.score for g in tasks.grade_many(answers)], code=code_version())
+            rows = rows.assign(
+                score=[g.score for g in tasks.grade_many(answers)], code=code_version()
+            )
             _keep(file, (rows, traces, graded_by))
         return rows, traces if trace else None
     order = sorted(range(len(jobs)), key=lambda i: len(str(jobs[i][1].messages)))
     prompts = [pair.encode(jobs[i][1].messages) for i in order]
-    answers = decode(pair, method, prompts, [key(*jobs[i]) for i in order], sampling=sampling, max_new_tokens=limit,
-                     stop=jobs[0][1].stop, trace=trace)
+    answers = decode(
+        pair,
+        method,
+        prompts,
+        [key(*jobs[i]) for i in order],
+        sampling=sampling,
+        max_new_tokens=limit,
+        stop=jobs[0][1].stop,
+        trace=trace,
+    )
     grades = tasks.grade_many([(jobs[i][1], a.text) for i, a in zip(order, answers)])
-    rows = pd.DataFrame([_row(pair, method, *jobs[i], a, g, sampling, limit)
-                         for i, a, g in zip(order, answers, grades)])
-    traces = pd.concat([a.trace.assign(problem_id=jobs[i][1].id, seed=jobs[i][0], method=method.label)
-                        for i, a in zip(order, answers)], ignore_index=True) if trace else None
+    rows = pd.DataFrame(
+        [
+            _row(pair, method, *jobs[i], a, g, sampling, limit)
+            for i, a, g in zip(order, answers, grades)
+        ]
+    )
+    traces = (
+        pd.concat(
+            [
+                a.trace.assign(problem_id=jobs[i][1].id, seed=jobs[i][0], method=method.label)
+                for i, a in zip(order, answers)
+            ],
+            ignore_index=True,
+        )
+        if trace
+        else None
+    )
     _keep(file, (rows, traces, graded_by))
     return rows, traces
 
@@ -115,22 +167,48 @@ def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), ma
     that a stall of the machine does not decide. Timings are kept until `publish_facts`, so that neither an interruption
     nor a failure further on costs them; after that the next run measures anew.
     """
-    facts = [code_version(), pair.revision, pair.speed, str(pair.device), methods, sampling, seed, repeats,
-             max_new_tokens, problems]
+    facts = [
+        code_version(),
+        pair.revision,
+        pair.speed,
+        str(pair.device),
+        methods,
+        sampling,
+        seed,
+        repeats,
+        max_new_tokens,
+        problems,
+    ]
     file = common.CACHE / "timed" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.pkl"
     done = pd.read_pickle(file) if file.exists() else []
     _unpublished.add(file)
-    for method in methods if len(done) < len(problems) else ():      # warm-up: first calls allocate
-        decode(pair, method, [pair.encode(problems[0].messages)], [(0, 0)], sampling=sampling, max_new_tokens=8)
-    for problem in track(problems[len(done):], "timing"):
+    for method in methods if len(done) < len(problems) else ():  # warm-up: first calls allocate
+        decode(
+            pair,
+            method,
+            [pair.encode(problems[0].messages)],
+            [(0, 0)],
+            sampling=sampling,
+            max_new_tokens=8,
+        )
+    for problem in track(problems[len(done) :], "timing"):
         prompt, limit = pair.encode(problem.messages), max_new_tokens or problem.max_new_tokens
         rows = []
         for _ in range(repeats):
             for method in methods:
-                answer, = decode(pair, method, [prompt], [key(seed, problem)], sampling=sampling, max_new_tokens=limit,
-                                 stop=problem.stop)
+                (answer,) = decode(
+                    pair,
+                    method,
+                    [prompt],
+                    [key(seed, problem)],
+                    sampling=sampling,
+                    max_new_tokens=limit,
+                    stop=problem.stop,
+                )
                 rows.append(_row(pair, method, seed, problem, answer, None, sampling, limit))
-        runs = [sorted(rows[i::len(methods)], key=lambda r: r["seconds"]) for i in range(len(methods))]
+        runs = [
+            sorted(rows[i :: len(methods)], key=lambda r: r["seconds"]) for i in range(len(methods))
+        ]
         middle = [r[(len(r) - 1) // 2] for r in runs]
         grades = tasks.grade_many([(problem, r["text"]) for r in middle])
         done.append([r | {"score": g.score} for r, g in zip(middle, grades)])
@@ -158,8 +236,16 @@ def forward_times(pair, context=128, widths=(1, 2, 3, 4, 5, 7, 9, 13), repeats=3
             lm.logits(lm.forward(tokens, [context]))
             _synchronise(pair.device)
             spent[name, width].append(time.perf_counter() - since)
-    return pd.DataFrame([{"model": name, "width": width, "seconds": statistics.median(seconds[1:])}    # the first warms up
-                         for (name, width), seconds in spent.items()])
+    return pd.DataFrame(
+        [
+            {
+                "model": name,
+                "width": width,
+                "seconds": statistics.median(seconds[1:]),
+            }  # the first warms up
+            for (name, width), seconds in spent.items()
+        ]
+    )
 
 
 def _synchronise(device):
@@ -171,38 +257,67 @@ def _row(pair, method, seed, problem, answer, grade, sampling, limit):
     """One tidy row: what was run, on what, what came out."""
     policy, rule = getattr(method, "policy", None), getattr(method, "rule", None)
     return {
-        "pair": pair.name, "task": problem.task, "problem_id": problem.id, "seed": seed, "method": method.label,
-        "rule": repr(rule) if rule else "", "gamma": getattr(policy, "gamma", 0),
-        "tau": getattr(rule, "tau", getattr(method, "tau", float("nan"))), "temperature": sampling.temperature,
-        "max_new_tokens": limit, "n_tokens": len(answer.tokens), "finish": answer.finish,
-        "target_calls": answer.target_calls, "draft_calls": answer.draft_calls, "drafted": answer.drafted,
-        "accepted": answer.accepted, "rescued": answer.rescued, "switches": answer.switches,
-        "caught_up": answer.caught_up, "score": grade.score if grade else float("nan"),
-        "prefill_s": answer.prefill_s, "seconds": answer.seconds, "draft_s": answer.draft_s,
-        "verify_s": answer.verify_s, "host_s": answer.host_s, "text": answer.text, "tokens": answer.tokens,
+        "pair": pair.name,
+        "task": problem.task,
+        "problem_id": problem.id,
+        "seed": seed,
+        "method": method.label,
+        "rule": repr(rule) if rule else "",
+        "gamma": getattr(policy, "gamma", 0),
+        "tau": getattr(rule, "tau", getattr(method, "tau", float("nan"))),
+        "temperature": sampling.temperature,
+        "max_new_tokens": limit,
+        "n_tokens": len(answer.tokens),
+        "finish": answer.finish,
+        "target_calls": answer.target_calls,
+        "draft_calls": answer.draft_calls,
+        "drafted": answer.drafted,
+        "accepted": answer.accepted,
+        "rescued": answer.rescued,
+        "switches": answer.switches,
+        "caught_up": answer.caught_up,
+        "score": grade.score if grade else float("nan"),
+        "prefill_s": answer.prefill_s,
+        "seconds": answer.seconds,
+        "draft_s": answer.draft_s,
+        "verify_s": answer.verify_s,
+        "host_s": answer.host_s,
+        "text": answer.text,
+        "tokens": answer.tokens,
     } | provenance(pair)
 
 
 def _tidy(rows):
     """Add the ratios that every notebook reads."""
-    return rows.assign(accept_ratio=rows.accepted / rows.drafted.where(rows.drafted > 0),
-                       tokens_per_round=rows.n_tokens / rows.target_calls.where(rows.target_calls > 0),
-                       tokens_per_s=rows.n_tokens / rows.seconds)
+    return rows.assign(
+        accept_ratio=rows.accepted / rows.drafted.where(rows.drafted > 0),
+        tokens_per_round=rows.n_tokens / rows.target_calls.where(rows.target_calls > 0),
+        tokens_per_s=rows.n_tokens / rows.seconds,
+    )
 
 
 @cache
 def code_version(names=DECODING + GRADING):
     """Checksum of the code that a decoded and graded answer depends on."""
     here = Path(__file__).parent
-    return hashlib.sha256(b"".join(f.read_bytes() for n in names for f in sorted(here.glob(n)))).hexdigest()[:12]
+    return hashlib.sha256(
+        b"".join(f.read_bytes() for n in names for f in sorted(here.glob(n)))
+    ).hexdigest()[:12]
 
 
 def provenance(pair):
     """What every published row carries: weights, device, dtype, library and code versions."""
     import transformers
-    return {"revision": pair.revision, "speed": pair.speed, "device": _device_name(str(pair.device)),
-            "dtype": str(pair.target.dtype).removeprefix("torch."), "torch": torch.__version__,
-            "transformers": transformers.__version__, "code": code_version()}
+
+    return {
+        "revision": pair.revision,
+        "speed": pair.speed,
+        "device": _device_name(str(pair.device)),
+        "dtype": str(pair.target.dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "code": code_version(),
+    }
 
 
 @cache

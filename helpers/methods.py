@@ -2,6 +2,7 @@
 
 Policies decide from the prefix and the token just kept, never by dropping a token, so they are lossless.
 """
+
 from dataclasses import dataclass, field
 
 import torch
@@ -21,7 +22,9 @@ class Sampling:
         if not self.temperature >= 0:
             raise ValueError(f"temperature was {self.temperature}; it must be 0 (greedy) or more")
         if not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise ValueError(f"top_p was {self.top_p} and top_k {self.top_k}; they need 0 < top_p <= 1 and top_k >= 0")
+            raise ValueError(
+                f"top_p was {self.top_p} and top_k {self.top_k}; they need 0 < top_p <= 1 and top_k >= 0"
+            )
 
     @property
     def plain(self):
@@ -38,7 +41,9 @@ class Sampling:
         if self.top_p < 1:
             ranked, order = logits.sort(-1, descending=True)
             before = ranked.softmax(-1).cumsum(-1) - ranked.softmax(-1)
-            drop = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= self.top_p)
+            drop = torch.zeros_like(before, dtype=torch.bool).scatter(
+                -1, order, before >= self.top_p
+            )
             logits = logits.masked_fill(drop, -torch.inf)
         return logits.softmax(-1)
 
@@ -55,7 +60,9 @@ class Fixed:
 
     def __post_init__(self):
         if not (isinstance(self.gamma, int) and self.gamma >= 1):
-            raise ValueError(f"gamma was {self.gamma!r}; it must be a whole number of drafted tokens, 1 or more")
+            raise ValueError(
+                f"gamma was {self.gamma!r}; it must be a whole number of drafted tokens, 1 or more"
+            )
 
     def go_on(self, H, q_x, j):
         return torch.ones_like(H, dtype=torch.bool)
@@ -97,6 +104,7 @@ class SqrtEntropyStop(Fixed):
 
 # ---- methods ---------------------------------------------------------------------------------------
 
+
 @dataclass(frozen=True)
 class Autoregressive:
     """One model alone, one token at a time: AS_small (draft) or AS_large (target)."""
@@ -105,7 +113,11 @@ class Autoregressive:
     label: str = ""
 
     def __post_init__(self):
-        object.__setattr__(self, "label", self.label or {"draft": "AS_small", "target": "AS_large"}.get(self.model, self.model))
+        object.__setattr__(
+            self,
+            "label",
+            self.label or {"draft": "AS_small", "target": "AS_large"}.get(self.model, self.model),
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ Sources: strict rule and residual, Leviathan et al. 2023 (arXiv 2211.17192), Che
 (arXiv 2302.01318); lenience, Leviathan et al. 2023, appendix A.5; KL-optimal clipping, the water-filling
 argument of this project's README.
 """
+
 import math
 from dataclasses import dataclass, field
 
@@ -21,8 +22,8 @@ TINY = 1e-38
 class Signals:
     """What a gate may look at, one value per tested position: each a tensor of the shape of p_x."""
 
-    H_q: torch.Tensor           # entropy of the draft, nats, unwarped
-    H_p: torch.Tensor | None = None   # entropy of the target, nats, unwarped
+    H_q: torch.Tensor  # entropy of the draft, nats, unwarped
+    H_p: torch.Tensor | None = None  # entropy of the target, nats, unwarped
     max_q: torch.Tensor | None = None  # the draft's largest probability, unwarped
     u_gate: torch.Tensor | None = None  # a uniform that nothing else uses
 
@@ -35,7 +36,9 @@ class Power:
 
     def __post_init__(self):
         if not 0 <= self.beta <= 1:
-            raise ValueError(f"beta was {self.beta}; a power rule needs 0 (accept all) <= beta <= 1 (strict)")
+            raise ValueError(
+                f"beta was {self.beta}; a power rule needs 0 (accept all) <= beta <= 1 (strict)"
+            )
 
     def accept(self, p_x, q_x):
         """Acceptance probability of a drafted token; p_x, q_x of any one shape."""
@@ -103,7 +106,9 @@ class Gated:
 
     def __post_init__(self):
         if math.isnan(self.tau):
-            raise ValueError("tau was NaN; it must be a number of nats (negative: strict, inf: relaxed everywhere)")
+            raise ValueError(
+                "tau was NaN; it must be a number of nats (negative: strict, inf: relaxed everywhere)"
+            )
         if self.gate not in GATES:
             raise ValueError(f"gate was {self.gate!r}; choose one of {', '.join(GATES)}")
 
@@ -134,7 +139,9 @@ def is_open(rule: Rule, signals: Signals):
     """Where `rule` departs from strict: bool, the shape of the signals."""
     if isinstance(rule, Gated):
         return rule.open(signals)
-    return torch.full_like(signals.H_q, rule not in (STRICT, Lenience(1.0), Clip(1.0)), dtype=torch.bool)
+    return torch.full_like(
+        signals.H_q, rule not in (STRICT, Lenience(1.0), Clip(1.0)), dtype=torch.bool
+    )
 
 
 def accept_prob(rule: Rule, p_x, q_x, signals: Signals):
@@ -150,13 +157,19 @@ def residual(rule: Rule, p, q, signals: Signals):
         return rule.residual(p, q)
     if not isinstance(rule.inner, Clip):
         return STRICT.residual(p, q)
-    return torch.where(rule.open(signals)[..., None], rule.inner.residual(p, q), STRICT.residual(p, q))
+    return torch.where(
+        rule.open(signals)[..., None], rule.inner.residual(p, q), STRICT.residual(p, q)
+    )
 
 
 def output_distribution(rule: Rule, p, q, signals: Signals):
     """o(x) = q a + R r: what one speculative step really samples from, and R. Shapes (..., V), (...)."""
-    wide = Signals(*(None if s is None else s[..., None].expand_as(p)
-                     for s in (signals.H_q, signals.H_p, signals.max_q, signals.u_gate)))
+    wide = Signals(
+        *(
+            None if s is None else s[..., None].expand_as(p)
+            for s in (signals.H_q, signals.H_p, signals.max_q, signals.u_gate)
+        )
+    )
     kept = q * accept_prob(rule, p, q, wide)
     rejected = (1 - kept.sum(-1)).clamp(min=0)
     return kept + rejected[..., None] * residual(rule, p, q, signals), rejected
@@ -201,7 +214,11 @@ def _normalised(mass, fallback):
 
 def _waterlevel(p, q, mass, low=0.0, falling=False):
     """t with sum (t p - q)+ = mass, by bisection; `falling` solves sum (q - t p)+ = mass (signs flipped by the caller)."""
-    high = (q.abs() / p.abs().clamp(min=1e-12)).amax(-1, keepdim=True).clamp(max=1e12) if falling else torch.ones_like(mass)
+    high = (
+        (q.abs() / p.abs().clamp(min=1e-12)).amax(-1, keepdim=True).clamp(max=1e12)
+        if falling
+        else torch.ones_like(mass)
+    )
     low = torch.full_like(mass, low)
     for _ in range(60):
         mid = (low + high) / 2

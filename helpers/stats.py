@@ -4,6 +4,7 @@ Two levels: answers are averaged over seeds within a problem, and problems are r
 resampled again, because the spread between problem means already holds their noise (once); resampling both
 would count it twice and give intervals that are too wide. Coverage is simulated in tests/test_stats.py.
 """
+
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,7 @@ class Interval:
     low: float
     high: float
     n: int
-    missing: str = ""           # why there is no number, shown in its place
+    missing: str = ""  # why there is no number, shown in its place
 
     def __str__(self):
         return self.show()
@@ -29,7 +30,10 @@ class Interval:
         if self.missing:
             return self.missing
         scale, unit = (100, " %") if percent else (1, "")
-        a, b, c = (f"{round(scale * v, digits) + 0.0:.{digits}f}" for v in (self.estimate, self.low, self.high))
+        a, b, c = (
+            f"{round(scale * v, digits) + 0.0:.{digits}f}"
+            for v in (self.estimate, self.low, self.high)
+        )
         return f"{a}{unit} [{b}, {c}]"
 
     def within(self, low, high):
@@ -43,7 +47,9 @@ class Interval:
 
 def per_problem(frame, value, by="method"):
     """Mean over seeds: a table with one row per problem and one column per level of `by`."""
-    return frame.pivot_table(index="problem_id", columns=by, values=value, aggfunc="mean", sort=False)
+    return frame.pivot_table(
+        index="problem_id", columns=by, values=value, aggfunc="mean", sort=False
+    )
 
 
 def bootstrap(table, statistic=lambda means: means[..., 0], n_boot=4000, seed=0):
@@ -57,10 +63,14 @@ def bootstrap(table, statistic=lambda means: means[..., 0], n_boot=4000, seed=0)
     if n < 2:
         raise ValueError(f"an interval over problems needs at least 2 of them; there is {n}")
     if np.isnan(table).any():
-        raise ValueError("a table for the bootstrap holds missing values: some method lacks some problem")
+        raise ValueError(
+            "a table for the bootstrap holds missing values: some method lacks some problem"
+        )
     estimate = float(statistic(table.mean(0)))
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_boot) / n
-    with np.errstate(invalid="ignore", divide="ignore"):       # a draw without a single problem of one kind says nothing
+    with np.errstate(
+        invalid="ignore", divide="ignore"
+    ):  # a draw without a single problem of one kind says nothing
         spread = (statistic(weights @ table) - estimate) * np.sqrt(n / (n - 1)) * _student(n - 1)
     low, high = np.nanquantile(spread, [0.025, 0.975]) + estimate
     return Interval(estimate, float(low), float(high), n)
@@ -104,10 +114,12 @@ def difference(frame, value, method, baseline):
 
 def widened(interval):
     """Where all problems agree a bootstrap has no width; n problems alike still leave 1 - 0.025^(1/n) unseen (Clopper-Pearson)."""
-    if interval.high - interval.low > 1e-9:      # rounding of a mean is no width
+    if interval.high - interval.low > 1e-9:  # rounding of a mean is no width
         return interval
     unseen = 1 - 0.025 ** (1 / interval.n)
-    return Interval(interval.estimate, interval.estimate - unseen, interval.estimate + unseen, interval.n)
+    return Interval(
+        interval.estimate, interval.estimate - unseen, interval.estimate + unseen, interval.n
+    )
 
 
 def difference_of_groups(one, others, n_boot=4000, seed=0):
@@ -116,14 +128,21 @@ def difference_of_groups(one, others, n_boot=4000, seed=0):
     Widened for small samples as in `bootstrap`; the degrees of freedom are Welch and Satterthwaite's.
     """
     rng, samples = np.random.default_rng(seed), [np.asarray(x, float) for x in (one, *others)]
-    sizes, share = np.array([len(x) for x in samples]), np.array([1.0, *[-1 / len(others)] * len(others)])
+    sizes, share = (
+        np.array([len(x) for x in samples]),
+        np.array([1.0, *[-1 / len(others)] * len(others)]),
+    )
     if sizes.min() < 2:
-        raise ValueError(f"an interval between groups needs at least 2 problems in each; one has {sizes.min()}")
+        raise ValueError(
+            f"an interval between groups needs at least 2 problems in each; one has {sizes.min()}"
+        )
     means = np.array([x.mean() for x in samples])
     draws = np.stack([x[rng.integers(len(x), size=(n_boot, len(x)))].mean(1) for x in samples], 1)
-    noise = share ** 2 * [x.var(ddof=1) for x in samples] / sizes
-    freedom = noise.sum() ** 2 / max((noise ** 2 / (sizes - 1)).sum(), 1e-300)
-    low, high = np.quantile((draws - means) * np.sqrt(sizes / (sizes - 1)) @ share, [0.025, 0.975]) * _student(max(freedom, 1.0))
+    noise = share**2 * [x.var(ddof=1) for x in samples] / sizes
+    freedom = noise.sum() ** 2 / max((noise**2 / (sizes - 1)).sum(), 1e-300)
+    low, high = np.quantile(
+        (draws - means) * np.sqrt(sizes / (sizes - 1)) @ share, [0.025, 0.975]
+    ) * _student(max(freedom, 1.0))
     estimate = float(means @ share)
     return Interval(estimate, float(low) + estimate, float(high) + estimate, int(sizes.sum()))
 
@@ -131,21 +150,28 @@ def difference_of_groups(one, others, n_boot=4000, seed=0):
 def ratio(frame, top, bottom, method):
     """Ratio of sums of two columns for one method (tokens per second, accept ratio). Returns Interval."""
     part = frame[frame.method == method].groupby("problem_id")[[top, bottom]].sum()
-    most = 1.0 if (part[top] <= part[bottom]).all() else np.inf         # a share
+    most = 1.0 if (part[top] <= part[bottom]).all() else np.inf  # a share
     return bootstrap(part, lambda m: m[..., 0] / m[..., 1]).within(0.0, most)
 
 
 def speed_up(frame, method, baseline, top="n_tokens", bottom="seconds"):
     """(tokens per second of method) / (of baseline), paired by problem. Returns Interval."""
-    parts = [frame[frame.method == m].groupby("problem_id")[[top, bottom]].sum() for m in (method, baseline)]
-    return bootstrap(pd.concat(parts, axis=1).dropna(),
-                     lambda m: (m[..., 0] / m[..., 1]) / (m[..., 2] / m[..., 3])).within(0.0, np.inf)
+    parts = [
+        frame[frame.method == m].groupby("problem_id")[[top, bottom]].sum()
+        for m in (method, baseline)
+    ]
+    return bootstrap(
+        pd.concat(parts, axis=1).dropna(),
+        lambda m: (m[..., 0] / m[..., 1]) / (m[..., 2] / m[..., 3]),
+    ).within(0.0, np.inf)
 
 
 def proportion(successes, n):
     """Wilson interval of a proportion. Returns Interval."""
     if not 0 <= successes <= n or n < 1:
-        raise ValueError(f"a proportion needs 0 <= successes <= n and n >= 1; got {successes} of {n}")
+        raise ValueError(
+            f"a proportion needs 0 <= successes <= n and n >= 1; got {successes} of {n}"
+        )
     found = stats.binomtest(int(successes), int(n)).proportion_ci(method="wilson")
     return Interval(successes / n, found.low, found.high, int(n))
 
@@ -171,7 +197,7 @@ def roc(signal, label):
     """ROC curve of a signal for a binary label. Returns false and true positive rates, ascending."""
     signal, label = np.asarray(signal, float), np.asarray(label, bool)
     order = np.argsort(-signal, kind="stable")
-    last = np.r_[np.diff(signal[order]) != 0, True]        # ties move together
+    last = np.r_[np.diff(signal[order]) != 0, True]  # ties move together
     hits, misses = np.cumsum(label[order])[last], np.cumsum(~label[order])[last]
     return np.r_[0, misses / max(1, (~label).sum())], np.r_[0, hits / max(1, label.sum())]
 
@@ -186,14 +212,23 @@ def auroc(signal, label, cluster=None, n_boot=400, seed=0):
         raise ValueError("an AUROC needs both classes; all labels are the same")
     codes, _ = pd.factorize(np.arange(len(signal)) if cluster is None else np.asarray(cluster))
     order = np.argsort(signal, kind="stable")
-    ranked, ids, groups = label[order], codes[order], np.unique(signal[order], return_inverse=True)[1]
+    ranked, ids, groups = (
+        label[order],
+        codes[order],
+        np.unique(signal[order], return_inverse=True)[1],
+    )
     rng, n = np.random.default_rng(seed), codes.max() + 1
-    draws = [_area(ranked, groups, weight[ids]) for weight in rng.multinomial(n, np.full(n, 1 / n), n_boot)]
+    draws = [
+        _area(ranked, groups, weight[ids])
+        for weight in rng.multinomial(n, np.full(n, 1 / n), n_boot)
+    ]
     estimate = float(_area(ranked, groups, np.ones(len(ids))))
     if not 0 < estimate < 1 or n < 2:
         return Interval(estimate, float(np.nanmin(draws)), float(np.nanmax(draws)), int(n))
     inside = np.clip(draws, 1e-9, 1 - 1e-9)
-    reach = stats.t.ppf(0.975, n - 1) * np.nanstd(np.log(inside / (1 - inside))) * np.sqrt(n / (n - 1))
+    reach = (
+        stats.t.ppf(0.975, n - 1) * np.nanstd(np.log(inside / (1 - inside))) * np.sqrt(n / (n - 1))
+    )
     low, high = (1 / (1 + (1 / estimate - 1) * np.exp(-side * reach)) for side in (-1, 1))
     return Interval(estimate, float(low), float(high), int(n))
 
@@ -201,17 +236,27 @@ def auroc(signal, label, cluster=None, n_boot=400, seed=0):
 def _area(label, groups, weight):
     """Weighted Mann-Whitney area of labels sorted by signal; `groups` marks ties."""
     size = groups[-1] + 1
-    positive, negative = np.bincount(groups, weight * label, size), np.bincount(groups, weight * ~label, size)
+    positive, negative = (
+        np.bincount(groups, weight * label, size),
+        np.bincount(groups, weight * ~label, size),
+    )
     below = np.cumsum(negative) - negative / 2
-    return (positive * below).sum() / (positive.sum() * negative.sum()) if positive.sum() and negative.sum() else np.nan
+    return (
+        (positive * below).sum() / (positive.sum() * negative.sum())
+        if positive.sum() and negative.sum()
+        else np.nan
+    )
 
 
 # ---- cost model -------------------------------------------------------------------------------------
 
+
 def tokens_per_round(alpha, gamma):
     """E[tokens per round] = (1 - alpha^(gamma+1)) / (1 - alpha), acceptances independent (Leviathan et al. 2023, eq. 1)."""
     alpha = np.asarray(alpha, float)
-    return np.where(alpha < 1, (1 - alpha ** (gamma + 1)) / np.where(alpha < 1, 1 - alpha, 1), gamma + 1)
+    return np.where(
+        alpha < 1, (1 - alpha ** (gamma + 1)) / np.where(alpha < 1, 1 - alpha, 1), gamma + 1
+    )
 
 
 def tokens_per_second(per_round, gamma, t_draft, t_verify):
@@ -231,6 +276,7 @@ def cost_limit(rows, forward):
 
 
 # ---- verdicts ---------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -259,7 +305,10 @@ def verdict(interval, above=None, below=None, within=None):
     if interval.missing:
         return Verdict(f"undecided: {interval.missing}", interval, float("nan"))
     if within is not None:
-        inside, outside = max(abs(interval.low), abs(interval.high)) < within, interval.low > within or interval.high < -within
+        inside, outside = (
+            max(abs(interval.low), abs(interval.high)) < within,
+            interval.low > within or interval.high < -within,
+        )
         threshold, distance = within, abs(within - abs(interval.estimate))
     else:
         threshold = above if above is not None else below
@@ -268,7 +317,9 @@ def verdict(interval, above=None, below=None, within=None):
         distance = abs(interval.estimate - threshold)
     if inside or outside:
         return Verdict("holds" if inside else "does not hold", interval, threshold)
-    if not interval.half_width or interval.n < 10:     # the spread of so few does not tell how many would decide
+    if (
+        not interval.half_width or interval.n < 10
+    ):  # the spread of so few does not tell how many would decide
         return Verdict("undecided at this sample size", interval, threshold)
     needed = int(np.ceil(interval.n * (interval.half_width / max(distance, 1e-9)) ** 2))
     return Verdict("undecided at this sample size", interval, threshold, min(needed, 10**7))

@@ -1,4 +1,5 @@
 """Shared pieces of the tests: a model of three words, and where optional data is."""
+
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,12 @@ class TableLM:
     """A language model that is a function prefix -> probabilities; it sees only what was fed to its memory."""
 
     def __init__(self, table, vocab_size=3):
-        self.table, self.vocab_size, self.context, self.device = table, vocab_size, 10**6, torch.device("cpu")
+        self.table, self.vocab_size, self.context, self.device = (
+            table,
+            vocab_size,
+            10**6,
+            torch.device("cpu"),
+        )
         self.memory = None
 
     def prefill(self, tokens, lengths, room):
@@ -40,8 +46,10 @@ class TableLM:
         out = torch.zeros(*tokens.shape, self.vocab_size)
         for row, first in enumerate(start):
             for t, token in enumerate(tokens[row].tolist()):
-                self.memory.seen[row if len(start) > 1 else slice(None), first + t] = token     # one row fills all
-                out[row, t] = self.table(tuple(self.memory.seen[row, :first + t + 1].tolist()))
+                self.memory.seen[row if len(start) > 1 else slice(None), first + t] = (
+                    token  # one row fills all
+                )
+                out[row, t] = self.table(tuple(self.memory.seen[row, : first + t + 1].tolist()))
         return out
 
     def logits(self, hidden):
@@ -57,6 +65,7 @@ def table(seed, vocab_size=3, sharp=1.0):
             g = torch.Generator().manual_seed(hash((seed, prefix)) % 2**31)
             known[prefix] = (sharp * torch.randn(vocab_size, generator=g)).softmax(-1)
         return known[prefix]
+
     return probabilities
 
 
@@ -83,5 +92,7 @@ def shared_datasets():
     """Real rows of the public benchmarks, where the checkout has them beside it."""
     folder = ROOT.parent / "shared" / "datasets"
     if not folder.is_dir():
-        pytest.skip("no ../shared/datasets beside this checkout: real benchmark rows are not tested")
+        pytest.skip(
+            "no ../shared/datasets beside this checkout: real benchmark rows are not tested"
+        )
     return folder

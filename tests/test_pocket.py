@@ -1,4 +1,5 @@
 """The corpus, its graders and the shipped models."""
+
 import json
 import subprocess
 import sys
@@ -13,15 +14,27 @@ from helpers.tasks import corpus, load
 @pytest.mark.parametrize("domain", corpus.DOMAINS)
 def test_rows_are_a_pure_function_and_held_out(domain):
     rows = [corpus.sample(domain, i, split) for split in ("train", "test") for i in range(200)]
-    assert rows == [corpus.sample(domain, i, split) for split in ("train", "test") for i in range(200)]
+    assert rows == [
+        corpus.sample(domain, i, split) for split in ("train", "test") for i in range(200)
+    ]
     train, test = ({r["question"] for r in part} for part in (rows[:200], rows[200:]))
-    assert not train & test and not any(map(corpus.in_test, train)) and all(map(corpus.in_test, test))
+    assert (
+        not train & test and not any(map(corpus.in_test, train)) and all(map(corpus.in_test, test))
+    )
 
 
 def test_rows_do_not_depend_on_the_hash_seed():
     code = "from helpers.tasks import corpus; print([corpus.sample(d, 3)['question'] for d in corpus.DOMAINS])"
-    out = {subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": s, "PYTHONPATH": str(ROOT)}, capture_output=True,
-                          text=True, check=True).stdout for s in ("0", "1")}
+    out = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": s, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for s in ("0", "1")
+    }
     assert len(out) == 1
 
 
@@ -47,14 +60,21 @@ def test_shipped_models_are_what_the_card_says():
     card = (ROOT / "data/pocket/README.md").read_text()
     for name in ("draft", "target", "expert-math", "expert-code", "expert-law"):
         fact = json.loads((ROOT / "data/pocket" / name / "training.json").read_text())
-        assert fact["steps"] == fact["of"] and f"| {name} |" in card and f"{fact['parameters']:,}" in card
+        assert (
+            fact["steps"] == fact["of"]
+            and f"| {name} |" in card
+            and f"{fact['parameters']:,}" in card
+        )
 
 
 def test_the_target_is_strong_and_the_draft_is_weak(pocket):
     """Design targets on 64 held-out stories: at least 80 % and well below it (one-sided, fixed seed)."""
     from helpers import experiments
     from helpers.methods import Autoregressive
-    rows = experiments.run(pocket, [Autoregressive("draft"), Autoregressive("target")], load("pocket-arithmetic", 64))
+
+    rows = experiments.run(
+        pocket, [Autoregressive("draft"), Autoregressive("target")], load("pocket-arithmetic", 64)
+    )
     score = rows.groupby("method").score.mean()
     assert score["AS_large"] >= 0.8 and score["AS_small"] <= 0.4
 
@@ -62,5 +82,7 @@ def test_the_target_is_strong_and_the_draft_is_weak(pocket):
 def test_an_unknown_domain_is_a_sentence():
     with pytest.raises(ValueError, match="choose one of arithmetic"):
         corpus.sample("poetry", 0)
-    with pytest.raises(ValueError, match="there is no task 'pocket-poetry'; choose one of pocket-arithmetic"):
+    with pytest.raises(
+        ValueError, match="there is no task 'pocket-poetry'; choose one of pocket-arithmetic"
+    ):
         tasks.load("pocket-poetry")

@@ -1,4 +1,5 @@
 """Closed forms of the acceptance rules."""
+
 import math
 
 import pytest
@@ -9,9 +10,21 @@ from helpers.rules import Clip, Gated, Lenience, Power, Signals, SP_entropy
 
 torch.manual_seed(0)
 P, Q = (torch.randn(200, 7, dtype=torch.float64).mul(2).softmax(-1) for _ in range(2))
-SIGNALS = Signals(rules.entropy(Q), rules.entropy(P), Q.amax(-1), torch.rand(200, dtype=torch.float64))
-RELAXED = [Power(0.5), Power(0.0), Power(0.8), Lenience(0.4), SP_entropy(1.2), SP_entropy(math.inf), Gated(0.5, Power(0), "random"),
-           Gated(1.0, Power(0.5), "high_entropy"), Gated(0.5, Power(0.5), "max_prob"), Gated(1.0, Power(0.5), "target_entropy")]
+SIGNALS = Signals(
+    rules.entropy(Q), rules.entropy(P), Q.amax(-1), torch.rand(200, dtype=torch.float64)
+)
+RELAXED = [
+    Power(0.5),
+    Power(0.0),
+    Power(0.8),
+    Lenience(0.4),
+    SP_entropy(1.2),
+    SP_entropy(math.inf),
+    Gated(0.5, Power(0), "random"),
+    Gated(1.0, Power(0.5), "high_entropy"),
+    Gated(0.5, Power(0.5), "max_prob"),
+    Gated(1.0, Power(0.5), "target_entropy"),
+]
 
 
 def test_strict_output_is_the_target():
@@ -33,7 +46,9 @@ def test_expected_rescues_are_the_damage(rule):
     """E[rescues per tested position] = sum q (a - strict a) = TV(o, p)."""
     wide = Signals(SIGNALS.H_q[:, None].expand_as(P))
     rescues = (Q * (rules.accept_prob(rule, P, Q, wide) - rules.STRICT.accept(P, Q))).sum(-1)
-    assert torch.allclose(rescues, rules.tv(rules.output_distribution(rule, P, Q, SIGNALS)[0], P), atol=1e-12)
+    assert torch.allclose(
+        rescues, rules.tv(rules.output_distribution(rule, P, Q, SIGNALS)[0], P), atol=1e-12
+    )
 
 
 def test_square_root_closed_form():
@@ -52,10 +67,17 @@ def test_a_wrong_residual_is_noticed():
 
 def test_gate_limits():
     shut, open_ = SP_entropy(-1.0), SP_entropy(math.inf)
-    assert torch.equal(rules.accept_prob(shut, P[:, 0], Q[:, 0], SIGNALS), rules.STRICT.accept(P[:, 0], Q[:, 0]))
-    assert torch.equal(rules.accept_prob(open_, P[:, 0], Q[:, 0], SIGNALS), Power(0.5).accept(P[:, 0], Q[:, 0]))
+    assert torch.equal(
+        rules.accept_prob(shut, P[:, 0], Q[:, 0], SIGNALS), rules.STRICT.accept(P[:, 0], Q[:, 0])
+    )
+    assert torch.equal(
+        rules.accept_prob(open_, P[:, 0], Q[:, 0], SIGNALS), Power(0.5).accept(P[:, 0], Q[:, 0])
+    )
     assert not rules.is_open(shut, SIGNALS).any() and rules.is_open(open_, SIGNALS).all()
-    assert not rules.is_open(rules.STRICT, SIGNALS).any() and rules.is_open(Lenience(0.5), SIGNALS).all()
+    assert (
+        not rules.is_open(rules.STRICT, SIGNALS).any()
+        and rules.is_open(Lenience(0.5), SIGNALS).all()
+    )
 
 
 def test_equal_distributions_cannot_be_rejected():
@@ -75,9 +97,15 @@ def test_clip_sits_on_the_kl_front(l):
         assert (rules.kl(other, P) >= rules.kl_front(P, Q, rejected) - 1e-7).all()
 
 
-@pytest.mark.parametrize("make, words", [
-    (lambda: SP_entropy(math.nan), "NaN"), (lambda: Power(1.5), "beta"), (lambda: Lenience(0), "lenience"),
-    (lambda: Gated(1.0, gate="moon"), "low_entropy")])
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: SP_entropy(math.nan), "NaN"),
+        (lambda: Power(1.5), "beta"),
+        (lambda: Lenience(0), "lenience"),
+        (lambda: Gated(1.0, gate="moon"), "low_entropy"),
+    ],
+)
 def test_bad_rules_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()

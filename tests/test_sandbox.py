@@ -1,4 +1,5 @@
 """Hostile programs: each is graded wrong within its limit, nothing is left, the parent lives."""
+
 import os
 import platform
 import signal
@@ -178,13 +179,15 @@ def solve(n):
     return n + 1""",
 }
 # int 0x80 asks by the 32-bit table, where fork has another number
-X86_64 = {"fork by the 32-bit table": r"""
+X86_64 = {
+    "fork by the 32-bit table": r"""
 import ctypes, mmap
 page = mmap.mmap(-1, 4096, prot=7)
 page.write(b'\xb8\x02\x00\x00\x00\xcd\x80\xc3')
 def solve(n):
     child = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
-    return n + 1 if child >= 0 else None"""}
+    return n + 1 if child >= 0 else None"""
+}
 
 GOOD = {
     "plain": "def solve(n):\n    return n + 1",
@@ -203,15 +206,33 @@ def solve(n):
     except OSError: return n + 1""",
     "returns a number equal to 2": "def solve(n):\n    return float(n + 1)",
 }
-VALUES = ["None", "True", "-3", "2.5", "float('inf')", "1e-300", "3 + 4j", "'é\\n\\ud800'", "b'\\xff'", "[]", "(1,)", "((1, [2]), {3})",
-          "frozenset({1, 2})", "{'a': (1, 2), 3: None}", "__import__('collections').Counter('abca')", "10**40"]
+VALUES = [
+    "None",
+    "True",
+    "-3",
+    "2.5",
+    "float('inf')",
+    "1e-300",
+    "3 + 4j",
+    "'é\\n\\ud800'",
+    "b'\\xff'",
+    "[]",
+    "(1,)",
+    "((1, [2]), {3})",
+    "frozenset({1, 2})",
+    "{'a': (1, 2), 3: None}",
+    "__import__('collections').Counter('abca')",
+    "10**40",
+]
 
 
 @pytest.fixture(scope="module")
 def isolated():
     """The sandbox closes on this system."""
     if sandbox.isolation() is None:
-        pytest.skip("no isolation here (unshare with user namespaces is needed): model-written code is refused")
+        pytest.skip(
+            "no isolation here (unshare with user namespaces is needed): model-written code is refused"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +244,11 @@ def around(isolated, tmp_path_factory):
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as named:
         named.bind(str(folder / "socket"))
         named.listen()
-        yield {"{marker}": str(folder), "{port}": str(server.getsockname()[1]), "{home}": str(Path.home())}
+        yield {
+            "{marker}": str(folder),
+            "{port}": str(server.getsockname()[1]),
+            "{home}": str(Path.home()),
+        }
     del os.environ["SP_SECRET"]
 
 
@@ -240,7 +265,8 @@ def attacked(around, tmp_path_factory):
         begin = time.monotonic()
         ok, detail = sandbox.execute(Program(code, "solve", TESTS), CPU_S, WALL_S)
         return ok, detail, time.monotonic() - begin
-    with ThreadPoolExecutor(4) as pool:        # many of them only wait
+
+    with ThreadPoolExecutor(4) as pool:  # many of them only wait
         results = dict(zip(attacks, pool.map(run, attacks.values())))
     tempfile.tempdir = usual
     return results, folder
@@ -252,14 +278,18 @@ def test_hostile_program_is_graded_wrong(attacked, name):
         pytest.skip("an attack on x86_64 only")
     ok, detail, seconds = attacked[0][name]
     assert not ok and detail != "passed"
-    assert seconds < WALL_S + 10        # the limit, not a speed: a sandbox that is not stopped would stay for days
+    assert (
+        seconds < WALL_S + 10
+    )  # the limit, not a speed: a sandbox that is not stopped would stay for days
 
 
 def test_a_background_job_grades_the_same():
     """A shell starts those with interrupts ignored, which every child inherits."""
     usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        assert not sandbox.execute(Program(HOSTILE["tester killed"], "solve", TESTS), CPU_S, WALL_S)[0]
+        assert not sandbox.execute(
+            Program(HOSTILE["tester killed"], "solve", TESTS), CPU_S, WALL_S
+        )[0]
     finally:
         signal.signal(signal.SIGINT, usual)
 
@@ -270,8 +300,11 @@ def _children():
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            known[int(entry.name)] = (parent, (entry / "cmdline").read_bytes().decode(errors="replace"),
-                                      os.readlink(entry / "cwd"))
+            known[int(entry.name)] = (
+                parent,
+                (entry / "cmdline").read_bytes().decode(errors="replace"),
+                os.readlink(entry / "cwd"),
+            )
         except (OSError, ValueError):
             continue
     return known
@@ -279,7 +312,11 @@ def _children():
 
 def test_nothing_is_left_behind(attacked, around):
     results, folder = attacked
-    mine = [p for p in _children().values() if p[0] == os.getpid() and "sandbox_inside" in p[1] or str(folder) in p[2]]
+    mine = [
+        p
+        for p in _children().values()
+        if p[0] == os.getpid() and "sandbox_inside" in p[1] or str(folder) in p[2]
+    ]
     assert mine == []
     assert list(folder.iterdir()) == []
     marker = Path(around["{marker}"])
@@ -295,13 +332,23 @@ def test_attacks_fail_for_the_right_reason(attacked):
     detail = {name: d for name, (_, d, _) in attacked[0].items()}
     for name in ("fork once", "network", "named socket", "subprocess", "exec of a shell"):
         assert "Operation not permitted" in detail[name], (name, detail[name])
-    for name in ("sleep", "thread that never ends", "never ending at exit", "signals ignored", "stopped"):
+    for name in (
+        "sleep",
+        "thread that never ends",
+        "never ending at exit",
+        "signals ignored",
+        "stopped",
+    ):
         assert detail[name] == f"stopped after {WALL_S} s", (name, detail[name])
     for name in ("written outside", "written to /tmp", "written to /dev/shm", "a file of the user"):
         assert "FileNotFoundError" in detail[name], (name, detail[name])
-    assert "FileNotFoundError" in detail["written to home"] or "Read-only" in detail["written to home"]
+    assert (
+        "FileNotFoundError" in detail["written to home"] or "Read-only" in detail["written to home"]
+    )
     assert "KeyError" in detail["environment"]
-    assert ("Read-only" if os.geteuid() == 0 else "Permission denied") in detail["written to the library"]
+    assert ("Read-only" if os.geteuid() == 0 else "Permission denied") in detail[
+        "written to the library"
+    ]
     assert "AssertionError" in detail["equal to everything"]
     assert "LookupError" in detail["tests read from the frames"]
     assert "MemoryError" in detail["memory at once"]
@@ -317,7 +364,10 @@ def test_good_program_passes(isolated, name):
 def test_values_come_back_as_they_were(isolated, value):
     """What an answer returns, and what it is given, is rebuilt with its type."""
     tests = f"v = {value}\nr = solve(v)\nassert r == v and repr(r) == repr(v if type(v).__module__ == 'builtins' else dict(v))"
-    assert sandbox.execute(Program("def solve(v):\n    return v", "solve", tests)) == (True, "passed")
+    assert sandbox.execute(Program("def solve(v):\n    return v", "solve", tests)) == (
+        True,
+        "passed",
+    )
 
 
 def test_nan_and_mutated_arguments(isolated):
@@ -327,8 +377,16 @@ def test_nan_and_mutated_arguments(isolated):
 
 
 def test_order_is_kept_and_equal_programs_agree(isolated):
-    codes = ["def solve(n):\n    return n + 1", "def solve(n):\n    return n", "def solve(n):\n    return n + 1"]
-    assert [ok for ok, _ in sandbox.execute_many([Program(c, "solve", TESTS) for c in codes])] == [True, False, True]
+    codes = [
+        "def solve(n):\n    return n + 1",
+        "def solve(n):\n    return n",
+        "def solve(n):\n    return n + 1",
+    ]
+    assert [ok for ok, _ in sandbox.execute_many([Program(c, "solve", TESTS) for c in codes])] == [
+        True,
+        False,
+        True,
+    ]
 
 
 def test_refused_without_isolation_unless_told(monkeypatch):
@@ -339,7 +397,9 @@ def test_refused_without_isolation_unless_told(monkeypatch):
     monkeypatch.setenv("SP_UNSAFE_EXECUTE", "1")
     assert sandbox.execute(Program(GOOD["plain"], "solve", TESTS)) == (True, "passed")
     assert not sandbox.execute(Program(HOSTILE["endless loop"], "solve", TESTS), CPU_S, WALL_S)[0]
-    assert not sandbox.execute(Program(HOSTILE["leaving before the tests"], "solve", TESTS), CPU_S, WALL_S)[0]
+    assert not sandbox.execute(
+        Program(HOSTILE["leaving before the tests"], "solve", TESTS), CPU_S, WALL_S
+    )[0]
 
 
 def test_no_unshare_means_no_isolation(monkeypatch):
@@ -349,13 +409,21 @@ def test_no_unshare_means_no_isolation(monkeypatch):
 
 def test_a_killed_parent_leaves_no_sandbox(isolated, tmp_path):
     """When the notebook's process is killed outright, the sandbox ends by its own clock."""
-    code = ("import tempfile; from helpers.tasks import sandbox; tempfile.tempdir = {!r}; "
-            "sandbox.execute('import time; time.sleep(1000)', 1, 1)").format(str(tmp_path))
-    with subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ, PYTHONPATH=str(Path(__file__).parent.parent))) as child:
+    code = (
+        "import tempfile; from helpers.tasks import sandbox; tempfile.tempdir = {!r}; "
+        "sandbox.execute('import time; time.sleep(1000)', 1, 1)"
+    ).format(str(tmp_path))
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=dict(os.environ, PYTHONPATH=str(Path(__file__).parent.parent)),
+    ) as child:
         until = time.monotonic() + 60
-        while not any(str(tmp_path) in p[2] for p in _children().values()) and time.monotonic() < until:
+        while (
+            not any(str(tmp_path) in p[2] for p in _children().values())
+            and time.monotonic() < until
+        ):
             time.sleep(0.02)
-        time.sleep(1)       # until the answer itself sleeps
+        time.sleep(1)  # until the answer itself sleeps
         assert any(str(tmp_path) in p[2] for p in _children().values())
         child.kill()
     until = time.monotonic() + 30
@@ -364,16 +432,28 @@ def test_a_killed_parent_leaves_no_sandbox(isolated, tmp_path):
     assert not any(str(tmp_path) in p[2] for p in _children().values())
 
 
-HUMANEVAL = {"prompt": 'from typing import List\n\n\ndef helper(n: int) -> int:\n    return n + 1\n\n\ndef solve(n: int) -> int:\n'
-                       '    """One more."""\n',
-             "test": "def check(candidate):\n    assert candidate(1) == 2\n    assert helper(candidate(2)) == 4\n", "entry_point": "solve"}
+HUMANEVAL = {
+    "prompt": "from typing import List\n\n\ndef helper(n: int) -> int:\n    return n + 1\n\n\ndef solve(n: int) -> int:\n"
+    '    """One more."""\n',
+    "test": "def check(candidate):\n    assert candidate(1) == 2\n    assert helper(candidate(2)) == 4\n",
+    "entry_point": "solve",
+}
 CHAT = {  # how chat models write code, and whether it is right
-    "fenced": ("Here it is:\n```python\ndef solve(n: int) -> int:\n    return n + 1\n```\nIt adds one.", 1),
+    "fenced": (
+        "Here it is:\n```python\ndef solve(n: int) -> int:\n    return n + 1\n```\nIt adds one.",
+        1,
+    ),
     "no language": ("```\ndef solve(n):\n    return n + 1\n```", 1),
     "not closed": ("```python\ndef solve(n):\n    return n + 1", 1),
     "cut in the middle": ("```python\ndef solve(n):\n    return n +", 0),
-    "several blocks": ("```python\nprint('usage')\n```\nand\n```python\ndef solve(n):\n    return n + 1\n```\n```\n2\n```", 1),
-    "a second, different version": ("```python\ndef solve(n):\n    return n + 1\n```\nor\n```python\ndef solve(n):\n    return 0\n```", 1),
+    "several blocks": (
+        "```python\nprint('usage')\n```\nand\n```python\ndef solve(n):\n    return n + 1\n```\n```\n2\n```",
+        1,
+    ),
+    "a second, different version": (
+        "```python\ndef solve(n):\n    return n + 1\n```\nor\n```python\ndef solve(n):\n    return 0\n```",
+        1,
+    ),
     "in a list": ("1. Do this:\n   ```python\n   def solve(n):\n       return n + 1\n   ```", 1),
     "uses the prompt's helper": ("```python\ndef solve(n):\n    return helper(n)\n```", 1),
     "uses the prompt's import": ("```python\ndef solve(n) -> List[int]:\n    return n + 1\n```", 1),
@@ -382,29 +462,50 @@ CHAT = {  # how chat models write code, and whether it is right
     "no fence": ("Sure! This works:\ndef solve(n):\n    return n + 1", 1),
     "another name": ("```python\ndef answer(n):\n    return n + 1\n```", 0),
     "wrong": ("```python\ndef solve(n):\n    return n - 1\n```", 0),
-    "tests of its own that fail": ("```python\ndef solve(n):\n    return n + 1\nassert solve(1) == 3\n```", 0),
+    "tests of its own that fail": (
+        "```python\ndef solve(n):\n    return n + 1\nassert solve(1) == 3\n```",
+        0,
+    ),
     "empty": ("", 0),
     "refusal": ("I cannot write this function.", 0),
 }
 
 
 def test_chat_answers_to_humaneval(isolated):
-    verdicts = sandbox.execute_many([grading.humaneval(HUMANEVAL, text) for text, _ in CHAT.values()])
-    assert {name: float(ok) for name, (ok, _) in zip(CHAT, verdicts)} == {name: right for name, (_, right) in CHAT.items()}
+    verdicts = sandbox.execute_many(
+        [grading.humaneval(HUMANEVAL, text) for text, _ in CHAT.values()]
+    )
+    assert {name: float(ok) for name, (ok, _) in zip(CHAT, verdicts)} == {
+        name: right for name, (_, right) in CHAT.items()
+    }
 
 
 def test_humaneval_solutions(isolated, shared_datasets, monkeypatch):
     """Its authors' solutions pass, empty ones do not, and an answer does not see its tests."""
     monkeypatch.setenv("SP_DATA", str(shared_datasets))
-    rows = {f"humaneval-{row['task_id']}": row for _, row in
-            tasks.read_jsonl(shared_datasets / "humaneval" / "HumanEval.jsonl.gz")}
-    problems = [p for p in tasks.load("humaneval") if p.id.split("/")[1] in ("0", "10", "32", "38", "50", "53", "99")]
-    right = [(p, f"```python\n{rows[p.id]['prompt']}{rows[p.id]['canonical_solution']}```") for p in problems]
+    rows = {
+        f"humaneval-{row['task_id']}": row
+        for _, row in tasks.read_jsonl(shared_datasets / "humaneval" / "HumanEval.jsonl.gz")
+    }
+    problems = [
+        p
+        for p in tasks.load("humaneval")
+        if p.id.split("/")[1] in ("0", "10", "32", "38", "50", "53", "99")
+    ]
+    right = [
+        (p, f"```python\n{rows[p.id]['prompt']}{rows[p.id]['canonical_solution']}```")
+        for p in problems
+    ]
     assert [g.score for g in tasks.grade_many(right)] == [1.0] * 7
-    assert [g.score for g in tasks.grade_many([(p, "    return None\n") for p in problems])] == [0.0] * 7
+    assert [g.score for g in tasks.grade_many([(p, "    return None\n") for p in problems])] == [
+        0.0
+    ] * 7
 
 
 def test_pocket_code(isolated):
     problems = tasks.load("pocket-code", 4)
-    grades = tasks.grade_many([(p, p.reference["answer"]) for p in problems] + [(p, "def f(x):\n    return 0") for p in problems])
+    grades = tasks.grade_many(
+        [(p, p.reference["answer"]) for p in problems]
+        + [(p, "def f(x):\n    return 0") for p in problems]
+    )
     assert [g.score for g in grades] == [1.0] * 4 + [0.0] * 4

@@ -1,4 +1,5 @@
 """Book-keeping of a batch: the growing sequences, what each answer has cost, and the clock."""
+
 import time
 from dataclasses import dataclass
 
@@ -24,8 +25,8 @@ class Generation:
     accepted: int = 0
     rescued: int = 0
     rounds: int = 0
-    switches: int = 0           # changes of speaker (Routed)
-    caught_up: int = 0          # tokens that a model had to read because others had spoken (Routed)
+    switches: int = 0  # changes of speaker (Routed)
+    caught_up: int = 0  # tokens that a model had to read because others had spoken (Routed)
     prefill_s: float = float("nan")
     seconds: float = float("nan")
     draft_s: float = float("nan")
@@ -40,11 +41,13 @@ class Rows:
     def __init__(self, pair, prompts, keys, max_new_tokens, stop, trace, slack):
         self.pair, self.stop, self.max_new = pair, stop, max_new_tokens
         self.prompt = [len(p) for p in prompts]
-        self.length = list(self.prompt)                 # tokens in the sequence, a plain int per row
-        room = max(self.prompt) + max_new_tokens + slack    # a row near its end may sit beside rows that draft on
+        self.length = list(self.prompt)  # tokens in the sequence, a plain int per row
+        room = (
+            max(self.prompt) + max_new_tokens + slack
+        )  # a row near its end may sit beside rows that draft on
         self.tokens = torch.zeros(len(prompts), room, dtype=torch.long, device=pair.device)
         for row, p in enumerate(prompts):
-            self.tokens[row, :len(p)] = torch.tensor(p)
+            self.tokens[row, : len(p)] = torch.tensor(p)
         self.u = uniforms(keys, max_new_tokens + 1).to(pair.device)
         self.all = [Generation([], trace=[] if trace else None) for _ in prompts]
         self.live = list(self.all)
@@ -57,7 +60,9 @@ class Rows:
         """The last `width` tokens of every row (rows, width) and their first positions; a shorter row begins at 0."""
         start = [max(n - width, 0) for n in self.length]
         device = self.tokens.device
-        return self.tokens.gather(1, torch.tensor(start, device=device)[:, None] + torch.arange(width, device=device)), start
+        return self.tokens.gather(
+            1, torch.tensor(start, device=device)[:, None] + torch.arange(width, device=device)
+        ), start
 
     def at(self, offsets, purpose):
         """Uniforms of one purpose at generated positions `offsets` (list per row) -> (rows,)."""
@@ -76,7 +81,9 @@ class Rows:
                 continue
             break
         n = len(answer.tokens)
-        self.tokens[row, self.prompt[row]:self.prompt[row] + n] = torch.tensor(answer.tokens, device=self.tokens.device)
+        self.tokens[row, self.prompt[row] : self.prompt[row] + n] = torch.tensor(
+            answer.tokens, device=self.tokens.device
+        )
         self.length[row] = self.prompt[row] + n
         return answer.finish != "length" or n >= self.max_new
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-DRAFT, ACCEPT, REPLACE, GATE = range(4)     # the purposes of a position's uniforms
+DRAFT, ACCEPT, REPLACE, GATE = range(4)  # the purposes of a position's uniforms
 
 
 def sample(probs, u):
@@ -21,6 +21,10 @@ def accepts(a, u):
 
 def uniforms(keys, length):
     """Uniforms in [0, 1) of shape (rows, length, 4); row b depends on keys[b] = (seed, problem number) alone."""
-    table = [np.random.Generator(np.random.Philox(key=[int(k) % 2**64 for k in key])).random((length, 4), np.float32)
-             for key in keys]
+    table = [
+        np.random.Generator(np.random.Philox(key=[int(k) % 2**64 for k in key])).random(
+            (length, 4), np.float32
+        )
+        for key in keys
+    ]
     return torch.from_numpy(np.stack(table))

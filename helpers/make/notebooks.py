@@ -5,6 +5,7 @@ only after success. notebooks/ holds the default pair with the default parameter
 goes to data/results/PAIR/notebooks/. A run with a name of its own (--run; the default pair's gets one from its parameters)
 has its tables in data/results/PAIR/RUN/ and its figures in figures/PAIR/RUN/, so that none overwrites another.
 """
+
 import argparse
 import ast
 import json
@@ -26,9 +27,14 @@ from helpers.models import PAIRS
 
 FOLDER = common.ROOT / "notebooks"
 CELL_TIMEOUT_S = 4 * 3600
-COUNTS = ("n_problems", "n_timed", "n_tune")        # how many problems an interval is taken over
-STRIP = ("--keep-output", "--keep-count", "--keep-id", "--extra-keys",
-         "metadata.papermill cell.metadata.papermill metadata.widgets cell.metadata.execution metadata.language_info.version")
+COUNTS = ("n_problems", "n_timed", "n_tune")  # how many problems an interval is taken over
+STRIP = (
+    "--keep-output",
+    "--keep-count",
+    "--keep-id",
+    "--extra-keys",
+    "metadata.papermill cell.metadata.papermill metadata.widgets cell.metadata.execution metadata.language_info.version",
+)
 
 
 def available():
@@ -52,8 +58,13 @@ def declared(notebook):
     if len(cells) != 1:
         raise ValueError("a notebook needs exactly one cell tagged `parameters`")
     tree = ast.parse(cells[0].source)
-    return {node.target.id if isinstance(node, ast.AnnAssign) else node.targets[0].id: ast.literal_eval(node.value)
-            for node in tree.body if isinstance(node, (ast.Assign, ast.AnnAssign))}
+    return {
+        node.target.id if isinstance(node, ast.AnnAssign) else node.targets[0].id: ast.literal_eval(
+            node.value
+        )
+        for node in tree.body
+        if isinstance(node, (ast.Assign, ast.AnnAssign))
+    }
 
 
 def typed(name, text, default):
@@ -64,11 +75,19 @@ def typed(name, text, default):
         value = float(text) if text in ("inf", "-inf", "nan") else ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
-    wanted = (int, float) if isinstance(default, float) else (list, tuple) if isinstance(default, (list, tuple)) else type(default)
+    wanted = (
+        (int, float)
+        if isinstance(default, float)
+        else (list, tuple)
+        if isinstance(default, (list, tuple))
+        else type(default)
+    )
     if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
         raise ValueError(f"parameter {name} was {text!r}; it must be like its default {default!r}")
     if name in COUNTS and value < 2:
-        raise ValueError(f"parameter {name} was {text!r}; an interval over problems needs at least 2 of them")
+        raise ValueError(
+            f"parameter {name} was {text!r}; an interval over problems needs at least 2 of them"
+        )
     return value
 
 
@@ -82,10 +101,18 @@ def plan(files, pair, given):
         names = declared(notebook)
         known |= names
         chosen = {k: typed(k, v, names[k]) for k, v in given.items() if k in names}
-        runs.append((file, notebook, chosen | ({"pair_name": pair} if pair != names.get("pair_name") else {})))
+        runs.append(
+            (
+                file,
+                notebook,
+                chosen | ({"pair_name": pair} if pair != names.get("pair_name") else {}),
+            )
+        )
     unknown = [k for k in given if k not in known]
     if unknown:
-        raise ValueError(f"no chosen notebook has a parameter {unknown[0]!r}; they have {', '.join(sorted(known))}")
+        raise ValueError(
+            f"no chosen notebook has a parameter {unknown[0]!r}; they have {', '.join(sorted(known))}"
+        )
     return runs
 
 
@@ -95,23 +122,45 @@ def execute(file, notebook, parameters, target):
     partial.parent.mkdir(parents=True, exist_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(str(file), str(partial), parameters, kernel_name="python3", cwd=str(common.ROOT),
-                                   execution_timeout=CELL_TIMEOUT_S, extra_arguments=["--log-level=40"], progress_bar=sys.stderr.isatty())
+        papermill.execute_notebook(
+            str(file),
+            str(partial),
+            parameters,
+            kernel_name="python3",
+            cwd=str(common.ROOT),
+            execution_timeout=CELL_TIMEOUT_S,
+            extra_arguments=["--log-level=40"],
+            progress_bar=sys.stderr.isatty(),
+        )
     except (papermill.PapermillExecutionError, DeadKernelError, TimeoutError) as error:
-        reason = f"{error.ename}: {error.evalue}" if isinstance(error, papermill.PapermillExecutionError) else str(error)
-        raise RuntimeError(f"{file.name} failed ({reason}); the partial notebook is {partial}, finished work is in the cache, "
-                           "and the same command goes on from there") from None
+        reason = (
+            f"{error.ename}: {error.evalue}"
+            if isinstance(error, papermill.PapermillExecutionError)
+            else str(error)
+        )
+        raise RuntimeError(
+            f"{file.name} failed ({reason}); the partial notebook is {partial}, finished work is in the cache, "
+            "and the same command goes on from there"
+        ) from None
     subprocess.run([sys.executable, "-m", "nbstripout", *STRIP, str(partial)], check=True)
     os.replace(partial, target)
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m helpers.make.notebooks", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.make.notebooks", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--pair", default="pocket")
     parser.add_argument("--only", default="", help='notebook numbers, as in "01 03"')
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
-    parser.add_argument("--run", default="", help="a name for this run, when a pair is run with several settings")
-    parser.add_argument("--smoke", metavar="FOLDER", help="run with each notebook's smoke parameters, into FOLDER")
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter"
+    )
+    parser.add_argument(
+        "--run", default="", help="a name for this run, when a pair is run with several settings"
+    )
+    parser.add_argument(
+        "--smoke", metavar="FOLDER", help="run with each notebook's smoke parameters, into FOLDER"
+    )
     given = parser.parse_args(arguments)
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
     os.environ["SP_QUIET"] = "1"
@@ -119,12 +168,19 @@ def main(arguments=None):
         os.environ |= {"SP_OUT": given.smoke, "SP_CACHE": str(Path(given.smoke) / "cache")}
     runs = plan(choose(given.only), given.pair, dict(given.p))
     if not re.fullmatch(r"[\w.-]*", given.run):
-        raise ValueError(f"run was {given.run!r}; a run's name has letters, digits, dots and dashes only")
+        raise ValueError(
+            f"run was {given.run!r}; a run's name has letters, digits, dots and dashes only"
+        )
     default = given.pair == parser.get_default("pair")
-    os.environ["SP_RUN"] = given.run or (re.sub(r"[^\w.]+", "-", "_".join("-".join(p) for p in given.p)) if default else "")
+    os.environ["SP_RUN"] = given.run or (
+        re.sub(r"[^\w.]+", "-", "_".join("-".join(p) for p in given.p)) if default else ""
+    )
     for file, notebook, parameters in runs:
         if given.smoke:
-            parameters, target = dict(notebook.metadata["sp_entropy"]["smoke"]), Path(given.smoke) / file.name
+            parameters, target = (
+                dict(notebook.metadata["sp_entropy"]["smoke"]),
+                Path(given.smoke) / file.name,
+            )
         elif parameters or os.environ["SP_RUN"]:
             target = common.results(given.pair) / "notebooks" / file.name
         else:
@@ -142,7 +198,12 @@ def note_time(pair, name, seconds):
     """Remember when a notebook was executed and how long it took, for the README: data/results/PAIR/times.json."""
     file = common.results(pair) / "times.json"
     times = json.loads(file.read_text()) if file.exists() else {}
-    times[name] = {"seconds": round(seconds), "cores": os.cpu_count(), "gpu": torch.cuda.is_available(), "date": date.today().isoformat()}
+    times[name] = {
+        "seconds": round(seconds),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.is_available(),
+        "date": date.today().isoformat(),
+    }
     file.write_text(json.dumps(times, indent=1) + "\n")
 
 
@@ -152,4 +213,6 @@ if __name__ == "__main__":
     except (ValueError, RuntimeError, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
-        raise SystemExit("stopped; finished work is in data/cache and the same command goes on from there") from None
+        raise SystemExit(
+            "stopped; finished work is in data/cache and the same command goes on from there"
+        ) from None

@@ -1,4 +1,5 @@
 """Measure the shipped pocket models and write their model card, data/pocket/README.md (the end of `make pocket`)."""
+
 import json
 
 from helpers import common, experiments, models, tasks
@@ -34,8 +35,14 @@ whether they keep what was asked for.
 
 def main():
     pair = models.load_pair("pocket", experts=True)
-    methods = [Autoregressive(name, label) for name, label in
-               (("target", "target"), ("draft", "draft"), *((e, f"expert-{e}") for e in pair.experts))]
+    methods = [
+        Autoregressive(name, label)
+        for name, label in (
+            ("target", "target"),
+            ("draft", "draft"),
+            *((e, f"expert-{e}") for e in pair.experts),
+        )
+    ]
     scores = []
     for domain in DOMAINS:
         rows = experiments.run(pair, methods, tasks.load(f"pocket-{domain}", N))
@@ -44,14 +51,29 @@ def main():
     training = []
     for m in methods:
         folder = common.DATA / "pocket" / m.label
-        fact, config = (json.loads((folder / f).read_text()) for f in ("training.json", "config.json"))
-        training.append(f"| {m.label} | {config['num_hidden_layers']} × {config['hidden_size']} | {fact['parameters']:,} | {fact['steps']} | "
-                        f"{fact['tokens'] / 1e6:.1f}M | {fact['loss']:.3f} | {fact['seed']} | {fact['seconds'] / 60:.0f} |")
+        fact, config = (
+            json.loads((folder / f).read_text()) for f in ("training.json", "config.json")
+        )
+        training.append(
+            f"| {m.label} | {config['num_hidden_layers']} × {config['hidden_size']} | {fact['parameters']:,} | {fact['steps']} | "
+            f"{fact['tokens'] / 1e6:.1f}M | {fact['loss']:.3f} | {fact['seed']} | {fact['seconds'] / 60:.0f} |"
+        )
     ms = experiments.forward_times(pair, widths=(1,)).set_index("model").seconds * 1000
-    (common.DATA / "pocket" / "README.md").write_text(TEXT.format(
-        vocab=pair.target.vocab_size, domains=", ".join(DOMAINS), training="\n".join(training), n=N, names=" | ".join(m.label for m in methods),
-        bars="|".join("---" for _ in methods), scores="\n".join(scores), draft_ms=ms["draft"], target_ms=ms["target"],
-        ratio=ms["draft"] / ms["target"], device=experiments.provenance(pair)["device"]))
+    (common.DATA / "pocket" / "README.md").write_text(
+        TEXT.format(
+            vocab=pair.target.vocab_size,
+            domains=", ".join(DOMAINS),
+            training="\n".join(training),
+            n=N,
+            names=" | ".join(m.label for m in methods),
+            bars="|".join("---" for _ in methods),
+            scores="\n".join(scores),
+            draft_ms=ms["draft"],
+            target_ms=ms["target"],
+            ratio=ms["draft"] / ms["target"],
+            device=experiments.provenance(pair)["device"],
+        )
+    )
 
 
 if __name__ == "__main__":

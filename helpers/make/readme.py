@@ -1,4 +1,5 @@
 """Fill in the README's generated tables from data/results: `python -m helpers.make.readme` (part of make all)."""
+
 import json
 import re
 
@@ -19,7 +20,14 @@ NOTEBOOKS = {
     "09_expert_routing": "the expert with least entropy should take over",
 }
 # the tables of notebooks/README.md
-PAGE = {"short": summary.short_answer, "speed": summary.speed_table, "task": summary.task_table, "tau": summary.tau_table, "gamma": summary.gamma_table, "equal": summary.equal_table}
+PAGE = {
+    "short": summary.short_answer,
+    "speed": summary.speed_table,
+    "task": summary.task_table,
+    "tau": summary.tau_table,
+    "gamma": summary.gamma_table,
+    "equal": summary.equal_table,
+}
 
 
 def facts(pair, number):
@@ -36,12 +44,19 @@ def _verdict(f):
 
 def verdict_table(pair):
     """Markdown: one row per notebook that is there, with its verdict on this pair."""
-    lines = ["| notebook | the claim under test | verdict | measured | pilot |", "|---|---|---|---|---|"]
+    lines = [
+        "| notebook | the claim under test | verdict | measured | pilot |",
+        "|---|---|---|---|---|",
+    ]
     for name, claim in NOTEBOOKS.items():
         if not (common.ROOT / "notebooks" / f"{name}.ipynb").exists():
             continue
         f = facts(pair, name[:2])
-        found = (_verdict(f), f"{f['effect']} ({sizes(pair, name[:2])})", f["pilot"]) if f else ("not run", "", "")
+        found = (
+            (_verdict(f), f"{f['effect']} ({sizes(pair, name[:2])})", f["pilot"])
+            if f
+            else ("not run", "", "")
+        )
         lines.append(f"| [`{name}`](notebooks/{name}.ipynb) | {claim} | {' | '.join(found)} |")
     return "\n".join(lines)
 
@@ -54,21 +69,48 @@ def real_table(pair="qwen2.5-coder"):
             if f := facts(run, name[:2]):
                 book = f"data/results/{run}/notebooks/{name}.ipynb"
                 title = f"[`{name}`]({book})" + (f"<br>{run.split('/')[1]}" if run != pair else "")
-                lines.append(f"| {title} | {_verdict(f)} | {f['effect']} ({sizes(run, name[:2])}) |")
-    return "\n".join([*lines, "", record(pair)]) if len(lines) > 2 else f"No notebook has been run on {pair} yet."
+                lines.append(
+                    f"| {title} | {_verdict(f)} | {f['effect']} ({sizes(run, name[:2])}) |"
+                )
+    return (
+        "\n".join([*lines, "", record(pair)])
+        if len(lines) > 2
+        else f"No notebook has been run on {pair} yet."
+    )
 
 
 def record(pair):
     """One sentence: the weights, the machine, the libraries and the days of a pair's published results."""
     home = common.OUT / "data" / "results" / pair
-    files = [file for file in sorted(home.glob("**/[0-9][0-9]_*.parquet")) if file.parent.name != "figures"]
-    rows = pd.concat([pd.read_parquet(file, columns=["revision", "speed", "device", "dtype", "torch", "transformers"]) for file in files])
-    days = sorted({t["date"] for file in home.glob("**/times.json") for t in json.loads(file.read_text()).values()})
+    files = [
+        file
+        for file in sorted(home.glob("**/[0-9][0-9]_*.parquet"))
+        if file.parent.name != "figures"
+    ]
+    rows = pd.concat(
+        [
+            pd.read_parquet(
+                file, columns=["revision", "speed", "device", "dtype", "torch", "transformers"]
+            )
+            for file in files
+        ]
+    )
+    days = sorted(
+        {
+            t["date"]
+            for file in home.glob("**/times.json")
+            for t in json.loads(file.read_text()).values()
+        }
+    )
     found = {name: ", ".join(sorted(rows[name].unique())) for name in rows}
-    when = f" from {days[0]} to {days[-1]}" if len(days) > 1 else f" on {days[0]}" if days else ""     # JupyterLab notes no day
-    return (f"Executed{when} on {found['device']} ({found['dtype']}, layers {found['speed']}), torch "
-            f"{found['torch']}, transformers {found['transformers']}; checksums of the weights: {found['revision']}. Every row of the tables in "
-            f"`data/results/{pair}/` carries these.")
+    when = (
+        f" from {days[0]} to {days[-1]}" if len(days) > 1 else f" on {days[0]}" if days else ""
+    )  # JupyterLab notes no day
+    return (
+        f"Executed{when} on {found['device']} ({found['dtype']}, layers {found['speed']}), torch "
+        f"{found['torch']}, transformers {found['transformers']}; checksums of the weights: {found['revision']}. Every row of the tables in "
+        f"`data/results/{pair}/` carries these."
+    )
 
 
 def time_table(pair="pocket"):
@@ -93,35 +135,77 @@ def bench_table(pair):
     lines += ["| " + " | ".join(str(row[c]) for c in columns) + " |" for row in f["table"]]
     achieved = ", ".join(f"{name} {share:.2f}" for name, share in f["achieved"].items())
     gammas = ", ".join(f"{name} {gamma}" for name, gamma in f["gammas"].items())
-    return "\n".join([f"**`{pair}`**, {f['n']} problems of {f['task']}, one answer at a time, {f['device']}, torch {f['torch']}, "
-                      f"transformers {f['transformers']}:", "", *lines, "",
-                      f"Best γ (cap of the dynamic one): {gammas}. Achieved ÷ limit: {achieved}. Peak memory of our methods "
-                      f"{f['peak_gib']:.1f} GiB.", *(line for model, times in f["linears"].items() for line in _linears(model, times))])
+    return "\n".join(
+        [
+            f"**`{pair}`**, {f['n']} problems of {f['task']}, one answer at a time, {f['device']}, torch {f['torch']}, "
+            f"transformers {f['transformers']}:",
+            "",
+            *lines,
+            "",
+            f"Best γ (cap of the dynamic one): {gammas}. Achieved ÷ limit: {achieved}. Peak memory of our methods "
+            f"{f['peak_gib']:.1f} GiB.",
+            *(line for model, times in f["linears"].items() for line in _linears(model, times)),
+        ]
+    )
 
 
 def _linears(model, times):
     """Markdown: milliseconds of all linear layers of the draft or the target, by kind and number of tokens."""
     widths = list(next(iter(times.values())))
-    return ["", f"All linear layers of the {model}, milliseconds, by how many tokens go through at once:", "",
-            "| linear layers | " + " | ".join(widths) + " |", "|---" * (len(widths) + 1) + "|",
-            *(f"| {name} | " + " | ".join(f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}" for ms in row.values()) + " |" for name, row in times.items())]
+    return [
+        "",
+        f"All linear layers of the {model}, milliseconds, by how many tokens go through at once:",
+        "",
+        "| linear layers | " + " | ".join(widths) + " |",
+        "|---" * (len(widths) + 1) + "|",
+        *(
+            f"| {name} | "
+            + " | ".join(f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}" for ms in row.values())
+            + " |"
+            for name, row in times.items()
+        ),
+    ]
 
 
 def joined(table):
     """A generated table of both pairs, one under the other; those of notebook 05 of a pair's other runs too."""
-    runs = [run for pair in summary.PAIRS for run in (summary.runs(pair) if table in (summary.tau_table, summary.equal_table) else [pair])]
-    found = [table(run) for run in runs if run in summary.PAIRS or summary.published(run, "05_answers") is not None]
+    runs = [
+        run
+        for pair in summary.PAIRS
+        for run in (
+            summary.runs(pair) if table in (summary.tau_table, summary.equal_table) else [pair]
+        )
+    ]
+    found = [
+        table(run)
+        for run in runs
+        if run in summary.PAIRS or summary.published(run, "05_answers") is not None
+    ]
     return ("\n" if table is summary.short_answer else "\n\n").join(found)
 
 
-TIMED = {"03": "SP", "05": "SP", "06": "SP fixed γ", "07": "Selective"}      # a method that is timed on the reported problems only
+TIMED = {
+    "03": "SP",
+    "05": "SP",
+    "06": "SP fixed γ",
+    "07": "Selective",
+}  # a method that is timed on the reported problems only
 
 
 def sizes(run, number):
     """How many problems are behind a notebook's verdict: answered, and timed."""
-    f, times = facts(run, number), summary.published(run, f"{number}_times") if number in TIMED else None
-    timed = "" if times is None else f", {times[times.method == TIMED[number]].problem_id.nunique()} of them timed"
-    return f"{f['task']}, {f['n']} problems{timed}" + ("; τ chosen on half of them" if number == "05" else "")
+    f, times = (
+        facts(run, number),
+        summary.published(run, f"{number}_times") if number in TIMED else None,
+    )
+    timed = (
+        ""
+        if times is None
+        else f", {times[times.method == TIMED[number]].problem_id.nunique()} of them timed"
+    )
+    return f"{f['task']}, {f['n']} problems{timed}" + (
+        "; τ chosen on half of them" if number == "05" else ""
+    )
 
 
 def fill(text, name, body):
@@ -139,7 +223,9 @@ if __name__ == "__main__":
     text = fill(text, "real", real_table())
     text = fill(text, "pilot", summary.pilot_table())
     text = fill(text, "time", time_table())
-    text = fill(text, "bench", "\n\n".join(bench_table(pair) for pair in ("pocket", "qwen2.5-coder")))
+    text = fill(
+        text, "bench", "\n\n".join(bench_table(pair) for pair in ("pocket", "qwen2.5-coder"))
+    )
     readme.write_text(text)
     page = common.ROOT / "notebooks" / "README.md"
     text = page.read_text()

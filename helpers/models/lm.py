@@ -10,10 +10,9 @@ import os
 import torch
 from transformers.cache_utils import Cache
 
-GROUP = 16                      # prompts of like length that are read together
+GROUP = 16  # prompts of like length that are read together
 
-KEPT_BYTES = 1 << 30            # of a batch's prompts, at most, that are kept for the next method
-
+KEPT_BYTES = 1 << 30  # of a batch's prompts, at most, that are kept for the next method
 
 
 class RaggedCache(Cache):
@@ -30,18 +29,23 @@ class RaggedCache(Cache):
         return 0
 
 
-
 class Memory:
     """Keys and values of one model, each (rows, kv heads, length, dim) per layer, allocated once."""
 
     def __init__(self, config, rows, length, dtype, device):
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (rows, config.num_key_value_heads, length, dim)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
+        self.keys = [
+            torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)
+        ]
+        self.values = [
+            torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)
+        ]
         self.length, self.dtype, self.device = length, dtype, device
-        self.cached = [0] * rows        # how many tokens of each row are in the cache; the decoders keep it
-        self.prompt = []                # the tokens with which every row begins, to be found again by the next run
+        self.cached = [
+            0
+        ] * rows  # how many tokens of each row are in the cache; the decoders keep it
+        self.prompt = []  # the tokens with which every row begins, to be found again by the next run
 
     def at(self, start, T, row=None):
         """Choose the cells of the next forward: start[b] … start[b]+T-1 of rows `row` (or 0) and on. `start` is a list of ints."""
@@ -49,11 +53,19 @@ class Memory:
         self.rows = slice(row or 0, (row or 0) + len(start))
         self.written = slice(None) if row is None and len(start) == 1 else self.rows
         self.uniform = min(start) == max(start)
-        self.positions = torch.tensor(start, device=self.device)[:, None] + torch.arange(T, device=self.device)
-        self.index = None if self.uniform else torch.arange(self.rows.start, self.rows.stop, device=self.device)[:, None]
+        self.positions = torch.tensor(start, device=self.device)[:, None] + torch.arange(
+            T, device=self.device
+        )
+        self.index = (
+            None
+            if self.uniform
+            else torch.arange(self.rows.start, self.rows.stop, device=self.device)[:, None]
+        )
         self.mask = None
         if not (self.uniform and T == 1):
-            self.mask = torch.arange(self.end, device=self.device) <= self.positions[:, None, :, None]
+            self.mask = (
+                torch.arange(self.end, device=self.device) <= self.positions[:, None, :, None]
+            )
 
     def write(self, layer, k, v):
         """Store k, v of shape (rows, heads, T, dim); return everything up to the last position in use.
@@ -62,12 +74,12 @@ class Memory:
         """
         keys, values = self.keys[layer], self.values[layer]
         if self.uniform:
-            keys[self.written, :, self.first:self.first + self.T] = k
-            values[self.written, :, self.first:self.first + self.T] = v
+            keys[self.written, :, self.first : self.first + self.T] = k
+            values[self.written, :, self.first : self.first + self.T] = v
         else:
             keys[self.index, :, self.positions] = k.transpose(1, 2)
             values[self.index, :, self.positions] = v.transpose(1, 2)
-        return keys[self.rows, :, :self.end], values[self.rows, :, :self.end]
+        return keys[self.rows, :, : self.end], values[self.rows, :, : self.end]
 
     def keep(self, rows):
         """Keep only these rows (a list of ints), in this order."""
@@ -76,7 +88,6 @@ class Memory:
         self.keys = [k.index_select(0, index) for k in self.keys]
         self.values = [v.index_select(0, index) for v in self.values]
         self.cached = [self.cached[i] for i in rows]
-
 
 
 class PlainBody:
@@ -90,12 +101,16 @@ class PlainBody:
         if memory.mask is not None:
             bias = torch.zeros(memory.mask.shape, dtype=memory.dtype, device=memory.device)
             bias.masked_fill_(~memory.mask, torch.finfo(memory.dtype).min)
-        return self.model.model(tokens, attention_mask=bias, position_ids=memory.positions, use_cache=True,
-                                cache=RaggedCache(memory)).last_hidden_state
+        return self.model.model(
+            tokens,
+            attention_mask=bias,
+            position_ids=memory.positions,
+            use_cache=True,
+            cache=RaggedCache(memory),
+        ).last_hidden_state
 
     def logits(self, hidden):
         return self.model.lm_head(hidden)
-
 
 
 class LM:
@@ -132,7 +147,11 @@ class LM:
         differs = (tokens[:, :shortest] != tokens[:1, :shortest]).any(0)
         shared = int(differs.int().argmax()) if differs.any() else shortest
         have = self.start(len(lengths), room, tokens[0, :shared].tolist())
-        cells = [part for x in (*self.memory.keys, *self.memory.values) for part in (x[:, :, :shared], x[:, :, shared:width])]
+        cells = [
+            part
+            for x in (*self.memory.keys, *self.memory.values)
+            for part in (x[:, :, :shared], x[:, :, shared:width])
+        ]
         self.memory.cached = [n - 1 for n in lengths]
         if self.kept and torch.equal(self.kept[0], tokens[:, :width]):
             for cell, kept in zip(cells, self.kept[1]):
@@ -141,10 +160,15 @@ class LM:
         if have < shared:
             self.forward(tokens[:1, have:shared], [have])
         for row in range(0, len(lengths), GROUP):
-            some = lengths[row:row + GROUP]
+            some = lengths[row : row + GROUP]
             if max(some) - 1 > shared:
-                self.forward(tokens[row:row + GROUP, shared:max(some) - 1], [shared] * len(some), row)
-        if len(lengths) > 1 and sum(c.numel() for c in cells[1::2]) * self.dtype.itemsize <= KEPT_BYTES:
+                self.forward(
+                    tokens[row : row + GROUP, shared : max(some) - 1], [shared] * len(some), row
+                )
+        if (
+            len(lengths) > 1
+            and sum(c.numel() for c in cells[1::2]) * self.dtype.itemsize <= KEPT_BYTES
+        ):
             common_once = [c if i % 2 else c[:1] for i, c in enumerate(cells)]
             self.kept = tokens[:, :width].clone(), [c.clone() for c in common_once]
 
@@ -155,4 +179,4 @@ class LM:
 
     def logits(self, hidden):
         """hidden (..., hidden size) -> scores (..., V), fp32, cut to the pair's common vocabulary."""
-        return self.body.logits(hidden)[..., :self.vocab_size].float()
+        return self.body.logits(hidden)[..., : self.vocab_size].float()

@@ -16,9 +16,7 @@ from helpers.models import compact
 from helpers.models.compact import is_small
 from helpers.models.lm import LM, PlainBody
 
-transformers_logging.disable_progress_bar()     # a bar per weight file says nothing here
-
-
+transformers_logging.disable_progress_bar()  # a bar per weight file says nothing here
 
 
 @dataclass(frozen=True)
@@ -28,28 +26,38 @@ class Preset:
     draft: str
     target: str
     experts: dict = field(default_factory=dict)
-    make: str = ""              # what to type when a local folder is not there yet
-
+    make: str = ""  # what to type when a local folder is not there yet
 
 
 PAIRS = {
-    "pocket": Preset("data/pocket/draft", "data/pocket/target",
-                     {name: f"data/pocket/expert-{name}" for name in ("math", "code", "law")}, "make pocket"),
-    "qwen2.5-coder": Preset("data/models/qwen2.5-coder/draft", "data/models/qwen2.5-coder/target",
-                            {"coder-1.5b": "data/models/qwen2.5-coder/target"}, "make models"),   # no expert of the draft's size
+    "pocket": Preset(
+        "data/pocket/draft",
+        "data/pocket/target",
+        {name: f"data/pocket/expert-{name}" for name in ("math", "code", "law")},
+        "make pocket",
+    ),
+    "qwen2.5-coder": Preset(
+        "data/models/qwen2.5-coder/draft",
+        "data/models/qwen2.5-coder/target",
+        {"coder-1.5b": "data/models/qwen2.5-coder/target"},
+        "make models",
+    ),  # no expert of the draft's size
     "qwen2.5-0.5b-7b": Preset("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-7B-Instruct"),
     "qwen2.5-1.5b-32b": Preset("Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-32B-Instruct"),
     "qwen3-0.6b-8b": Preset("Qwen/Qwen3-0.6B", "Qwen/Qwen3-8B"),
-    "llama3.2-1b-8b": Preset("meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"),
+    "llama3.2-1b-8b": Preset(
+        "meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"
+    ),
 }
 
 
 ALL_THREADS = torch.get_num_threads()
 
 
-PLAIN_TEMPLATE = ("{% for m in messages %}{{ m['role'].capitalize() }}: {{ m['content'] }}\n\n{% endfor %}"
-                  "{% if add_generation_prompt %}Assistant:{% endif %}")
-
+PLAIN_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'].capitalize() }}: {{ m['content'] }}\n\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
 
 
 @dataclass
@@ -76,7 +84,10 @@ class Pair:
 
     def copy(self):
         """The same weights with caches of their own: what another thread decodes with."""
-        lms = {name: copy(lm) for name, lm in {"draft": self.draft, "target": self.target, **self.experts}.items()}
+        lms = {
+            name: copy(lm)
+            for name, lm in {"draft": self.draft, "target": self.target, **self.experts}.items()
+        }
         for lm in lms.values():
             lm.memory = lm.kept = None
         return replace(self, draft=lms.pop("draft"), target=lms.pop("target"), experts=lms)
@@ -88,14 +99,14 @@ class Pair:
     def encode(self, messages):
         """Chat messages -> prompt token ids, through the chat template (a plain one where there is none)."""
         template = None if self.tokenizer.chat_template else PLAIN_TEMPLATE
-        text = self.tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False,
-                                                  add_generation_prompt=True)
+        text = self.tokenizer.apply_chat_template(
+            messages, chat_template=template, tokenize=False, add_generation_prompt=True
+        )
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
     def decode(self, tokens):
         """Token ids -> text without special tokens."""
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
-
 
 
 def pick_device(device="auto"):
@@ -106,12 +117,15 @@ def pick_device(device="auto"):
     if not str(device).startswith(("cpu", "cuda")):
         raise ValueError(f"device was {device!r}; use auto, cpu or cuda")
     if str(device).startswith("cuda") and not torch.cuda.is_available():
-        raise RuntimeError(f"device was {device!r}, but torch sees no CUDA GPU here; use DEVICE=cpu")
+        raise RuntimeError(
+            f"device was {device!r}, but torch sees no CUDA GPU here; use DEVICE=cpu"
+        )
     return torch.device(device)
 
 
-
-def load_pair(name="pocket", *, draft=None, target=None, device="auto", speed="fast", experts=False):
+def load_pair(
+    name="pocket", *, draft=None, target=None, device="auto", speed="fast", experts=False
+):
     """Load a preset, or any two models by hub id or local folder (draft=…, target=…).
 
     speed "plain" is transformers' modules in fp32 (bf16 on a GPU); "fast" is helpers/models/compact.py. Returns Pair.
@@ -127,12 +141,21 @@ def load_pair(name="pocket", *, draft=None, target=None, device="auto", speed="f
     tokenizers = {key: load_tokenizer(folder) for key, folder in folders.items()}
     check_tokenizers(tokenizers["draft"], tokenizers["target"], folders["draft"], folders["target"])
     vocab = min(AutoConfig.from_pretrained(f).vocab_size for f in folders.values())
-    models = {key: load_lm(folder, vocab, device, speed, role="target" if key == "target" else "draft")
-              for key, folder in folders.items()}
+    models = {
+        key: load_lm(folder, vocab, device, speed, role="target" if key == "target" else "draft")
+        for key, folder in folders.items()
+    }
     target_lm, draft_lm = models.pop("target"), models.pop("draft")
-    return Pair(name, draft_lm, target_lm, tokenizers["target"], end_tokens(target_lm, tokenizers["target"]), models,
-                revision_of(folders), speed)
-
+    return Pair(
+        name,
+        draft_lm,
+        target_lm,
+        tokenizers["target"],
+        end_tokens(target_lm, tokenizers["target"]),
+        models,
+        revision_of(folders),
+        speed,
+    )
 
 
 def _choose_threads(device, preset):
@@ -142,20 +165,24 @@ def _choose_threads(device, preset):
         torch.set_num_threads(1 if small else ALL_THREADS)
 
 
-
 def load_lm(folder, vocab_size, device, speed, role):
     """Load one model as an LM; `role` (draft, target) decides how the fast path packs it."""
     _check_memory(folder, speed)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     packs = speed == "fast" and compact.fits(AutoConfig.from_pretrained(folder))
-    try:        # what is packed anyway is read as it is stored: an fp32 copy of a large model would double the peak of memory
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if packs else dtype).to(device).eval()
+    try:  # what is packed anyway is read as it is stored: an fp32 copy of a large model would double the peak of memory
+        model = (
+            AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if packs else dtype)
+            .to(device)
+            .eval()
+        )
     except Exception as error:
-        raise RuntimeError(f"the weights in {folder} cannot be read ({type(error).__name__}: {error}); "
-                           "they may be truncated: fetch or train them again") from error
+        raise RuntimeError(
+            f"the weights in {folder} cannot be read ({type(error).__name__}: {error}); "
+            "they may be truncated: fetch or train them again"
+        ) from error
     body = compact.CompactBody(model, role, dtype) if packs else PlainBody(model)
     return LM(body, vocab_size, device, dtype, str(folder))
-
 
 
 def check_tokenizers(a, b, name_a, name_b):
@@ -165,9 +192,10 @@ def check_tokenizers(a, b, name_a, name_b):
         return
     differing = [t for t in va.keys() & vb.keys() if va[t] != vb[t]]
     only = va.keys() ^ vb.keys()
-    raise ValueError(f"the tokenizers of {name_a} and {name_b} differ ({len(differing)} tokens with other ids, "
-                     f"{len(only)} in one only); speculative sampling needs a draft with the target's tokenizer")
-
+    raise ValueError(
+        f"the tokenizers of {name_a} and {name_b} differ ({len(differing)} tokens with other ids, "
+        f"{len(only)} in one only); speculative sampling needs a draft with the target's tokenizer"
+    )
 
 
 def preset_of(name, draft, target):
@@ -176,9 +204,10 @@ def preset_of(name, draft, target):
     if draft is not None:
         return Preset(draft, target)
     if name not in PAIRS:
-        raise ValueError(f"there is no pair {name!r}; choose one of {', '.join(PAIRS)}, or give draft= and target=")
+        raise ValueError(
+            f"there is no pair {name!r}; choose one of {', '.join(PAIRS)}, or give draft= and target="
+        )
     return PAIRS[name]
-
 
 
 def locate(where, preset):
@@ -194,16 +223,16 @@ def locate(where, preset):
     return where
 
 
-
 def load_tokenizer(folder):
     beside = Path(folder).parent / "tokenizer"
     where = beside if Path(folder).is_dir() and beside.is_dir() else folder
     try:
         return AutoTokenizer.from_pretrained(where)
     except (OSError, ValueError) as error:
-        raise FileNotFoundError(f"no tokenizer or model at {where!r}: neither a local folder nor a hub id that can be "
-                                f"reached from here ({str(error).splitlines()[0]})") from error
-
+        raise FileNotFoundError(
+            f"no tokenizer or model at {where!r}: neither a local folder nor a hub id that can be "
+            f"reached from here ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def end_tokens(lm, tokenizer):
@@ -214,7 +243,6 @@ def end_tokens(lm, tokenizer):
     return tuple(sorted(i for i in ids if i is not None))
 
 
-
 def revision_of(folders):
     """What was loaded: the checksum of each local weight file's head and size, or the hub id's commit."""
     digest = hashlib.sha256()
@@ -222,7 +250,11 @@ def revision_of(folders):
         folder = Path(folders[key])
         digest.update(key.encode())
         if not folder.is_dir():
-            digest.update(str(getattr(AutoConfig.from_pretrained(str(folders[key])), "_commit_hash", "")).encode())
+            digest.update(
+                str(
+                    getattr(AutoConfig.from_pretrained(str(folders[key])), "_commit_hash", "")
+                ).encode()
+            )
         for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
             with file.open("rb") as f:
                 size = file.stat().st_size
@@ -233,17 +265,30 @@ def revision_of(folders):
     return digest.hexdigest()[:16]
 
 
-
 def _check_memory(folder, speed):
     """Say in a sentence that a model will not fit, before the system kills the process."""
     files = list(Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else []
     info = Path("/proc/meminfo")
     if not files or not info.exists():
         return
-    free = next(int(line.split()[1]) for line in info.read_text().splitlines() if line.startswith("MemAvailable")) / 2**20
+    free = (
+        next(
+            int(line.split()[1])
+            for line in info.read_text().splitlines()
+            if line.startswith("MemAvailable")
+        )
+        / 2**20
+    )
     index = Path(folder) / "config.json"
     stored = json.loads(index.read_text()).get("dtype", "float32") if index.exists() else "float32"
-    need = sum(f.stat().st_size for f in files) / 2**30 * (2 if "16" in stored or speed == "fast" else 1) * 1.1
+    need = (
+        sum(f.stat().st_size for f in files)
+        / 2**30
+        * (2 if "16" in stored or speed == "fast" else 1)
+        * 1.1
+    )
     if need > free:
-        raise MemoryError(f"{folder} needs about {need:.1f} GiB of memory while it is loaded and {free:.1f} GiB are free; "
-                          "close other programs or choose a smaller pair")
+        raise MemoryError(
+            f"{folder} needs about {need:.1f} GiB of memory while it is loaded and {free:.1f} GiB are free; "
+            "close other programs or choose a smaller pair"
+        )

@@ -3,6 +3,7 @@
 `draw(plots.benchmark, "03_benchmark", pair_name, table=table)` writes figures/PAIR/03_benchmark.png and the
 arguments beside the results, in data/results/PAIR/figures/: JSON, with tables as parquet.
 """
+
 import json
 from dataclasses import astuple
 
@@ -33,8 +34,12 @@ def draw(function, name, pair, **arguments):
     folder = common.results(pair) / "figures"
     folder.mkdir(exist_ok=True)
     kept = {k: _encode(v, folder / f"{name}.{k}.parquet") for k, v in arguments.items()}
-    (folder / f"{name}.json").write_text(json.dumps({"function": function.__name__, "arguments": kept}, indent=1) + "\n")
-    return _save(function, name, pair, {k: _decode(v, folder) for k, v in kept.items()})    # as redraw will, to the pixel
+    (folder / f"{name}.json").write_text(
+        json.dumps({"function": function.__name__, "arguments": kept}, indent=1) + "\n"
+    )
+    return _save(
+        function, name, pair, {k: _decode(v, folder) for k, v in kept.items()}
+    )  # as redraw will, to the pixel
 
 
 def redraw(file):
@@ -43,14 +48,23 @@ def redraw(file):
     name = record["function"]
     function = next((getattr(f, name) for f in FAMILIES if hasattr(f, name)), None)
     if function is None:
-        raise ValueError(f"{file} asks for plots.{record['function']}, which is not there; execute its notebook again")
-    return _save(function, file.stem, file.parents[1].relative_to((common.OUT / "data" / "results")), {k: _decode(v, file.parent) for k, v in record["arguments"].items()})
+        raise ValueError(
+            f"{file} asks for plots.{record['function']}, which is not there; execute its notebook again"
+        )
+    return _save(
+        function,
+        file.stem,
+        file.parents[1].relative_to((common.OUT / "data" / "results")),
+        {k: _decode(v, file.parent) for k, v in record["arguments"].items()},
+    )
 
 
 def _save(function, name, pair, arguments):
     style.use()
     figure = function(**arguments)
-    figure.savefig(common.figures(pair) / f"{name}.png", metadata={"Software": None})    # no dates: same figure, same bytes
+    figure.savefig(
+        common.figures(pair) / f"{name}.png", metadata={"Software": None}
+    )  # no dates: same figure, same bytes
     plt.close(figure)
     return figure
 
@@ -76,10 +90,9 @@ def _decode(value, folder):
         return [_decode(v, folder) for v in value]
     if not isinstance(value, dict):
         return value
-    (kind, body), = value.items()
+    ((kind, body),) = value.items()
     if kind == "table":
         return pd.read_parquet(folder / body)
     if kind == "interval":
         return Interval(*body)
     return {_decode(k, folder): _decode(v, folder) for k, v in body}
-

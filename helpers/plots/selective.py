@@ -7,6 +7,7 @@ from helpers.plots.style import band, point
 
 # ---- 02 ---------------------------------------------------------------------------------------------
 
+
 def selective_curve(curves, ends, marked):
     """Accuracy against the target's share of tokens.
 
@@ -15,12 +16,37 @@ def selective_curve(curves, ends, marked):
     fig, ax = plt.subplots(figsize=(7.5, 4.6))
     for name, points in curves.items():
         points = sorted(points, key=lambda p: p[0])
-        band(ax, [s for s, _ in points], [i for _, i in points], name, linestyle="-" if name == "Selective" else "--")
+        band(
+            ax,
+            [s for s, _ in points],
+            [i for _, i in points],
+            name,
+            linestyle="-" if name == "Selective" else "--",
+        )
     for label, (share, interval) in ends.items():
         point(ax, share, interval, label, markersize=10)
-    ax.scatter([marked[0]], [marked[1].estimate], s=190, facecolor="none", edgecolor="black", zorder=5, label="τ = 0.15")
-    ax.set(xlabel="share of tokens made by the target", ylabel="accuracy", title="Who should make which token?",
-           ylim=(0, min(1.02, 1.15 * max(i.high for points in (*curves.values(), ends.values()) for _, i in points))))
+    ax.scatter(
+        [marked[0]],
+        [marked[1].estimate],
+        s=190,
+        facecolor="none",
+        edgecolor="black",
+        zorder=5,
+        label="τ = 0.15",
+    )
+    ax.set(
+        xlabel="share of tokens made by the target",
+        ylabel="accuracy",
+        title="Who should make which token?",
+        ylim=(
+            0,
+            min(
+                1.02,
+                1.15
+                * max(i.high for points in (*curves.values(), ends.values()) for _, i in points),
+            ),
+        ),
+    )
     ax.xaxis.set_major_formatter(PercentFormatter(1))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     fig.legend(loc="outside lower center", ncols=3)

@@ -5,6 +5,7 @@ its own hash says so, so that no training document can hold a test question, wha
 Names and facts are invented. Wording varies where nothing depends on it (several ways to say a step), so
 that a model's entropy has harmless sources as well as harmful ones.
 """
+
 import hashlib
 import random
 import re
@@ -12,20 +13,26 @@ import re
 DOMAINS = ("arithmetic", "algebra", "code", "facts", "news", "stories", "law")
 TEST_SHARE = 0.1
 
-NAMES = ("Ada Ben Cara Dan Eva Finn Gia Hugo Iris Jon Kira Leo Mia Noah Olga Paul Rosa Sam Tess Uma Vera Will "
-         "Yara Zoe").split()
+NAMES = (
+    "Ada Ben Cara Dan Eva Finn Gia Hugo Iris Jon Kira Leo Mia Noah Olga Paul Rosa Sam Tess Uma Vera Will "
+    "Yara Zoe"
+).split()
 ITEMS = "apples books coins stamps shells pens cards eggs marbles plums keys cups nuts stones balls".split()
 
 
 def in_test(question):
     """Whether a question is held out: a stable hash of its text falls in the first tenth."""
-    return int.from_bytes(hashlib.sha256(question.encode()).digest()[:4], "big") < TEST_SHARE * 2**32
+    return (
+        int.from_bytes(hashlib.sha256(question.encode()).digest()[:4], "big") < TEST_SHARE * 2**32
+    )
 
 
 def sample(domain, seed, split="train"):
     """One row of `domain`: dict(question, answer, check). `check` is what the grader needs."""
     if domain not in GENERATORS:
-        raise ValueError(f"there is no pocket domain {domain!r}; choose one of {', '.join(DOMAINS)}")
+        raise ValueError(
+            f"there is no pocket domain {domain!r}; choose one of {', '.join(DOMAINS)}"
+        )
     rng = random.Random(f"{domain}/{split}/{seed}")
     while True:
         row = GENERATORS[domain](rng)
@@ -41,9 +48,14 @@ def problems(domain, n, seed=0):
         i += 1
         if row["question"] not in seen:
             seen.add(row["question"])
-            rows.append(row | {"id": f"{domain}-{hashlib.sha256(row['question'].encode()).hexdigest()[:10]}"})
+            rows.append(
+                row
+                | {"id": f"{domain}-{hashlib.sha256(row['question'].encode()).hexdigest()[:10]}"}
+            )
         if i > 50 * n + 1000:
-            raise ValueError(f"pocket-{domain} has only {len(rows)} distinct held-out problems; {n} were asked for")
+            raise ValueError(
+                f"pocket-{domain} has only {len(rows)} distinct held-out problems; {n} were asked for"
+            )
     return rows
 
 
@@ -56,6 +68,7 @@ def grade(domain, row, text, execute=None):
 
 # ---- arithmetic: multi-step stories with worked steps -------------------------------------------------
 
+
 def _arithmetic(rng):
     name, friend = rng.sample(NAMES, 2)
     item = rng.choice(ITEMS)
@@ -63,20 +76,42 @@ def _arithmetic(rng):
         boxes, each = rng.randint(2, 9), rng.randint(2, 9)
         box = rng.choice(("boxes", "bags", "jars"))
         total = boxes * each
-        story = [rng.choice((f"{name} has {boxes} {box} with {each} {item} each.",
-                             f"There are {each} {item} in each of the {boxes} {box} of {name}."))]
+        story = [
+            rng.choice(
+                (
+                    f"{name} has {boxes} {box} with {each} {item} each.",
+                    f"There are {each} {item} in each of the {boxes} {box} of {name}.",
+                )
+            )
+        ]
         steps = [f"{boxes} * {each} = {total}"]
     else:
         total = rng.randint(3, 40)
-        story, steps = [rng.choice((f"{name} has {total} {item}.", f"{name} starts with {total} {item}."))], []
+        story, steps = (
+            [rng.choice((f"{name} has {total} {item}.", f"{name} starts with {total} {item}."))],
+            [],
+        )
     while len(steps) < 2 or (len(steps) < 4 and rng.random() < 0.4):
         sentence, step, total = _operation(rng, total, friend, item)
         story.append(sentence)
         steps.append(step)
-    ask = rng.choice((f"How many {item} does {name} have now?", f"How many {item} are left for {name} in the end?"))
+    ask = rng.choice(
+        (
+            f"How many {item} does {name} have now?",
+            f"How many {item} are left for {name} in the end?",
+        )
+    )
     lead = rng.choice(("First", "Start")), rng.choice(("Then", "Next", "After that"))
-    worked = [f"{lead[0]}, {steps[0]}."] + [f"{lead[1]} {s}." for s in steps[1:-1]] + [f"Finally {steps[-1]}."]
-    return {"question": " ".join(story + [ask]), "answer": " ".join(worked) + f"\n#### {total}", "check": total}
+    worked = (
+        [f"{lead[0]}, {steps[0]}."]
+        + [f"{lead[1]} {s}." for s in steps[1:-1]]
+        + [f"Finally {steps[-1]}."]
+    )
+    return {
+        "question": " ".join(story + [ask]),
+        "answer": " ".join(worked) + f"\n#### {total}",
+        "check": total,
+    }
 
 
 def _operation(rng, total, friend, item):
@@ -85,17 +120,33 @@ def _operation(rng, total, friend, item):
     kind = rng.choice(kinds + ["share"] * bool(shares))
     if kind == "add":
         n = rng.randint(2, 40)
-        said = rng.choice((f"{friend} gives {n} more.", f"Then {n} more {item} come from {friend}.", f"{n} more are bought."))
+        said = rng.choice(
+            (
+                f"{friend} gives {n} more.",
+                f"Then {n} more {item} come from {friend}.",
+                f"{n} more are bought.",
+            )
+        )
         return said, f"{total} + {n} = {total + n}", total + n
     if kind == "take":
         n = rng.randint(1, min(total - 1, 40))
-        said = rng.choice((f"{n} are lost.", f"{friend} takes {n} of them.", f"{n} {item} are sold."))
+        said = rng.choice(
+            (f"{n} are lost.", f"{friend} takes {n} of them.", f"{n} {item} are sold.")
+        )
         return said, f"{total} - {n} = {total - n}", total - n
     if kind == "times":
         n = rng.choice((2, 3))
-        return f"The number of {item} is {('doubled', 'tripled')[n - 2]}.", f"{total} * {n} = {total * n}", total * n
+        return (
+            f"The number of {item} is {('doubled', 'tripled')[n - 2]}.",
+            f"{total} * {n} = {total * n}",
+            total * n,
+        )
     n = rng.choice(shares)
-    return f"All are shared equally by {n} people, one of them the owner.", f"{total} / {n} = {total // n}", total // n
+    return (
+        f"All are shared equally by {n} people, one of them the owner.",
+        f"{total} / {n} = {total // n}",
+        total // n,
+    )
 
 
 def _last_number(check, text):
@@ -105,6 +156,7 @@ def _last_number(check, text):
 
 
 # ---- algebra: short derivations with a boxed answer ---------------------------------------------------
+
 
 def _algebra(rng):
     kind = rng.choice(("linear", "bracket", "evaluate", "sequence", "system"))
@@ -134,19 +186,43 @@ def _algebra(rng):
 
 def _boxed(check, text):
     found = re.findall(r"\\boxed\{(-?\d+)\}", text)
-    return float(bool(found) and int(found[-1]) == check), f"answered {found[-1:] or None}, right is {check}"
+    return float(
+        bool(found) and int(found[-1]) == check
+    ), f"answered {found[-1:] or None}, right is {check}"
 
 
 # ---- code: small functions with tests ------------------------------------------------------------------
 
-CONDITIONS = {"greater than {k}": "x > {k}", "less than {k}": "x < {k}", "equal to {k}": "x == {k}",
-              "divisible by {k}": "x % {k} == 0", "even": "x % 2 == 0", "odd": "x % 2 == 1"}
-FOLDS = {"the sum of the elements": "sum({})", "the number of elements": "len([{}])", "a list of the elements": "[{}]",
-         "the largest of the elements": "max([{}], default=0)"}
-MAPS = {"plus {k}": "{x} + {k}", "times {k}": "{x} * {k}", "minus {k}": "{x} - {k}", "squared": "{x} * {x}"}
-TEXTS = {"the text reversed": "s[::-1]", "the first {k} letters": "s[:{k}]", "the last {k} letters": "s[-{k}:]",
-         "the text repeated {k} times": "s * {k}", "the text in capitals": "s.upper()", "the number of letters": "len(s)",
-         "the words in reverse order": "s.split()[::-1]", "the number of words": "len(s.split())"}
+CONDITIONS = {
+    "greater than {k}": "x > {k}",
+    "less than {k}": "x < {k}",
+    "equal to {k}": "x == {k}",
+    "divisible by {k}": "x % {k} == 0",
+    "even": "x % 2 == 0",
+    "odd": "x % 2 == 1",
+}
+FOLDS = {
+    "the sum of the elements": "sum({})",
+    "the number of elements": "len([{}])",
+    "a list of the elements": "[{}]",
+    "the largest of the elements": "max([{}], default=0)",
+}
+MAPS = {
+    "plus {k}": "{x} + {k}",
+    "times {k}": "{x} * {k}",
+    "minus {k}": "{x} - {k}",
+    "squared": "{x} * {x}",
+}
+TEXTS = {
+    "the text reversed": "s[::-1]",
+    "the first {k} letters": "s[:{k}]",
+    "the last {k} letters": "s[-{k}:]",
+    "the text repeated {k} times": "s * {k}",
+    "the text in capitals": "s.upper()",
+    "the number of letters": "len(s)",
+    "the words in reverse order": "s.split()[::-1]",
+    "the number of words": "len(s.split())",
+}
 FUNCTIONS = "solve compute helper pick work find_it run make process result value answer".split()
 LISTS = ([3, 8, 1, 12, 5], [2, 4, 6, 7, 9, 10], [15, 1, 1, 3], [], [6])
 STRINGS = ("hello", "one two three", "a b", "python code")
@@ -161,7 +237,13 @@ def _code(rng):
         inner = f"x for x in xs if {CONDITIONS[condition].format(k=k)}"
         arg, lines = "xs", [f"return {FOLDS[fold].format(inner)}"]
         if "list" in fold and rng.random() < 0.5:
-            lines = ["out = []", "for x in xs:", f"    if {CONDITIONS[condition].format(k=k)}:", "        out.append(x)", "return out"]
+            lines = [
+                "out = []",
+                "for x in xs:",
+                f"    if {CONDITIONS[condition].format(k=k)}:",
+                "        out.append(x)",
+                "return out",
+            ]
     elif kind == "map":
         how = rng.choice(sorted(MAPS))
         what, arg = f"a list of each element of xs {how.format(k=k)}", "xs"
@@ -177,13 +259,18 @@ def _code(rng):
     ask = rng.choice(("Write a function {}({}) that returns {}.", "Define {}({}) to return {}."))
     scope = {}
     exec(code, scope)  # the project's own template, never a model's output
-    tests = [f"assert {name}({v!r}) == {scope[name](v)!r}" for v in {"xs": LISTS, "s": STRINGS, "n": (0, 3, 11)}[arg]]
+    tests = [
+        f"assert {name}({v!r}) == {scope[name](v)!r}"
+        for v in {"xs": LISTS, "s": STRINGS, "n": (0, 3, 11)}[arg]
+    ]
     return {"question": ask.format(name, arg, what), "answer": code, "check": "\n".join(tests)}
 
 
 def _grade_code(row, text, execute):
     if execute is None:
-        raise ValueError("pocket-code answers are programs; pass execute=… (helpers.tasks.sandbox.execute) to grade them")
+        raise ValueError(
+            "pocket-code answers are programs; pass execute=… (helpers.tasks.sandbox.execute) to grade them"
+        )
     found = re.search(r"def .*", text, re.S)
     ok, detail = execute(f"{found.group(0) if found else text}\n\n{row['check']}\n")
     return float(ok), detail
@@ -191,36 +278,86 @@ def _grade_code(row, text, execute):
 
 # ---- facts: a closed book about an invented world -------------------------------------------------------
 
+
 def _world():
     rng = random.Random("world")
-    begin, middle, end = "Ba Do Fe Gi Ka Lu Mo Ne Po Ru Sa Ti Vo Za".split(), "la ri no ve tu mi so".split(), "n r s th l m".split()
+    begin, middle, end = (
+        "Ba Do Fe Gi Ka Lu Mo Ne Po Ru Sa Ti Vo Za".split(),
+        "la ri no ve tu mi so".split(),
+        "n r s th l m".split(),
+    )
 
     def word():
-        return rng.choice(begin) + rng.choice(middle) * (rng.random() < 0.6) + rng.choice(middle) + rng.choice(end)
+        return (
+            rng.choice(begin)
+            + rng.choice(middle) * (rng.random() < 0.6)
+            + rng.choice(middle)
+            + rng.choice(end)
+        )
+
     lands = sorted({word() for _ in range(400)})
     rng.shuffle(lands)
     words = lambda s: s.split()  # noqa: E731
-    return [{"land": land + "ia", "capital": word(), "river": word() + "a", "animal": rng.choice(words(
-        "wolf bear eagle fox owl lion seal crane stag hare")), "colour": rng.choice(words(
-            "red blue green white black gold grey"))} for land in lands[:200]]
+    return [
+        {
+            "land": land + "ia",
+            "capital": word(),
+            "river": word() + "a",
+            "animal": rng.choice(words("wolf bear eagle fox owl lion seal crane stag hare")),
+            "colour": rng.choice(words("red blue green white black gold grey")),
+        }
+        for land in lands[:200]
+    ]
 
 
 WORLD = _world()
-ASK = {"capital": ("What is the capital of {}?", "Which city is the capital of {}?", "Name the capital of {}.", "{}: capital?",
-           "Tell me the capital of {}.", "Of {}, what is the capital?"),
-       "river": ("Which river flows through {}?", "What is the main river of {}?", "Name the river of {}.", "{}: river?",
-           "Tell me the river of {}.", "Of {}, what is the river?"),
-       "animal": ("What is the animal of {}?", "Which animal stands for {}?", "Name the animal of {}.", "{}: animal?",
-           "Tell me the animal of {}.", "Of {}, what is the animal?"),
-       "colour": ("What is the colour of {}?", "Which colour has the flag of {}?", "Name the colour of {}.", "{}: colour?",
-           "Tell me the colour of {}.", "Of {}, what is the colour?")}
+ASK = {
+    "capital": (
+        "What is the capital of {}?",
+        "Which city is the capital of {}?",
+        "Name the capital of {}.",
+        "{}: capital?",
+        "Tell me the capital of {}.",
+        "Of {}, what is the capital?",
+    ),
+    "river": (
+        "Which river flows through {}?",
+        "What is the main river of {}?",
+        "Name the river of {}.",
+        "{}: river?",
+        "Tell me the river of {}.",
+        "Of {}, what is the river?",
+    ),
+    "animal": (
+        "What is the animal of {}?",
+        "Which animal stands for {}?",
+        "Name the animal of {}.",
+        "{}: animal?",
+        "Tell me the animal of {}.",
+        "Of {}, what is the animal?",
+    ),
+    "colour": (
+        "What is the colour of {}?",
+        "Which colour has the flag of {}?",
+        "Name the colour of {}.",
+        "{}: colour?",
+        "Tell me the colour of {}.",
+        "Of {}, what is the colour?",
+    ),
+}
 
 
 def _facts(rng):
-    place = WORLD[min(int(rng.paretovariate(0.6)) - 1, 10**6) % len(WORLD)]   # a few lands are common, most are rare
+    place = WORLD[
+        min(int(rng.paretovariate(0.6)) - 1, 10**6) % len(WORLD)
+    ]  # a few lands are common, most are rare
     what = rng.choice(sorted(ASK))
     question = rng.choice(ASK[what]).format(place["land"])
-    return {"question": question, "answer": f"The {what} of {place['land']} is {place[what]}.", "check": place[what]}
+    return {
+        "question": question,
+        "answer": f"The {what} of {place['land']} is {place[what]}.",
+        "check": place[what],
+    }
 
 
 def _exact(check, text):
@@ -231,30 +368,60 @@ def _exact(check, text):
 # ---- news: a short item and its headline ----------------------------------------------------------------
 
 ROLES = "mayor baker teacher singer doctor farmer captain painter judge pilot".split()
-DEEDS = {"opened": "opens", "closed": "closes", "sold": "sells", "found": "finds", "built": "builds", "repaired": "repairs",
-         "painted": "paints", "lost": "loses"}
-OBJECTS = "bridge school ship museum garden tower market library mill harbour station theatre".split()
+DEEDS = {
+    "opened": "opens",
+    "closed": "closes",
+    "sold": "sells",
+    "found": "finds",
+    "built": "builds",
+    "repaired": "repairs",
+    "painted": "paints",
+    "lost": "loses",
+}
+OBJECTS = (
+    "bridge school ship museum garden tower market library mill harbour station theatre".split()
+)
 CITIES = "Arlen Brovik Caldon Dunmere Eskal Farrow Glenby Hartz Istria Jorvik".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-FILLERS = ("The weather was fine.", "Many people came to watch.", "It had taken two years.", "Nobody was hurt.",
-           "The town council was surprised.", "A band played until night.", "Work will go on next week.")
+FILLERS = (
+    "The weather was fine.",
+    "Many people came to watch.",
+    "It had taken two years.",
+    "Nobody was hurt.",
+    "The town council was surprised.",
+    "A band played until night.",
+    "Work will go on next week.",
+)
 
 
 def _news(rng):
-    name, role, deed, thing, city = (rng.choice(x) for x in (NAMES, ROLES, sorted(DEEDS), OBJECTS, CITIES))
-    main = rng.choice((f"On {rng.choice(DAYS)} the {role} {name} {deed} a {thing} in {city}.",
-                       f"{name}, a {role} from {city}, {deed} a {thing} on {rng.choice(DAYS)}."))
+    name, role, deed, thing, city = (
+        rng.choice(x) for x in (NAMES, ROLES, sorted(DEEDS), OBJECTS, CITIES)
+    )
+    main = rng.choice(
+        (
+            f"On {rng.choice(DAYS)} the {role} {name} {deed} a {thing} in {city}.",
+            f"{name}, a {role} from {city}, {deed} a {thing} on {rng.choice(DAYS)}.",
+        )
+    )
     lines = rng.sample(FILLERS, rng.randint(1, 2))
     lines.insert(rng.randint(0, len(lines)), main)
-    head = rng.choice((f"{name} {DEEDS[deed]} {thing} in {city}", f"{city}: {role} {name} {DEEDS[deed]} {thing}"))
-    return {"question": "Write a headline. " + " ".join(lines), "answer": head,
-            "check": [name, DEEDS[deed], thing, city]}
+    head = rng.choice(
+        (f"{name} {DEEDS[deed]} {thing} in {city}", f"{city}: {role} {name} {DEEDS[deed]} {thing}")
+    )
+    return {
+        "question": "Write a headline. " + " ".join(lines),
+        "answer": head,
+        "check": [name, DEEDS[deed], thing, city],
+    }
 
 
 def _slots(check, text):
     missing = [slot for slot in check if not re.search(rf"\b{slot}\b", text)]
     brief = len(text.split()) <= 10
-    return float(not missing and brief), f"missing {missing}" if missing else ("ok" if brief else "longer than 10 words")
+    return float(not missing and brief), f"missing {missing}" if missing else (
+        "ok" if brief else "longer than 10 words"
+    )
 
 
 # ---- stories: open-ended, checked against what was asked for --------------------------------------------
@@ -268,16 +435,43 @@ MOODS = "happy tired brave quiet proud curious lonely".split()
 def _stories(rng):
     name, animal, toy, place = (rng.choice(x) for x in (NAMES, ANIMALS, TOYS, PLACES))
     mood, mood2, friend = rng.choice(MOODS), rng.choice(MOODS), rng.choice(ANIMALS)
-    parts = [rng.choice((f"Once there was a {mood} {animal} named {name}.", f"{name} was a {mood} {animal}.",
-                         f"In a {place} lived {name}, a {mood} {animal}.")),
-             rng.choice((f"One day {name} found a {toy} near the {place}.", f"{name} wanted to bring a {toy} to the {place}.",
-                         f"In the {place} lay an old {toy}.")),
-             rng.choice((f"A {friend} came by and asked for help.", f"Then the wind took the {toy} away.",
-                         f"But a {friend} wanted it too.", "It began to rain.")),
-             rng.choice((f"They shared the {toy} and became friends.", f"{name} looked everywhere and found the {toy} again.",
-                         f"In the end {name} was {mood2} and went home.")), "The end."]
-    return {"question": f"Tell a story about a {animal} named {name}, a {toy} and a {place}.", "answer": " ".join(parts),
-            "check": [name, animal, toy, place]}
+    parts = [
+        rng.choice(
+            (
+                f"Once there was a {mood} {animal} named {name}.",
+                f"{name} was a {mood} {animal}.",
+                f"In a {place} lived {name}, a {mood} {animal}.",
+            )
+        ),
+        rng.choice(
+            (
+                f"One day {name} found a {toy} near the {place}.",
+                f"{name} wanted to bring a {toy} to the {place}.",
+                f"In the {place} lay an old {toy}.",
+            )
+        ),
+        rng.choice(
+            (
+                f"A {friend} came by and asked for help.",
+                f"Then the wind took the {toy} away.",
+                f"But a {friend} wanted it too.",
+                "It began to rain.",
+            )
+        ),
+        rng.choice(
+            (
+                f"They shared the {toy} and became friends.",
+                f"{name} looked everywhere and found the {toy} again.",
+                f"In the end {name} was {mood2} and went home.",
+            )
+        ),
+        "The end.",
+    ]
+    return {
+        "question": f"Tell a story about a {animal} named {name}, a {toy} and a {place}.",
+        "answer": " ".join(parts),
+        "check": [name, animal, toy, place],
+    }
 
 
 def _wishes(check, text):
@@ -287,8 +481,15 @@ def _wishes(check, text):
 
 # ---- law: a statute, facts, and the rule applied element by element --------------------------------------
 
-ACTS = {"fishes": "fish", "sings": "sing", "sells bread": "sell bread", "rides a horse": "ride a horse",
-        "lights a fire": "light a fire", "picks flowers": "pick flowers", "digs a hole": "dig a hole"}
+ACTS = {
+    "fishes": "fish",
+    "sings": "sing",
+    "sells bread": "sell bread",
+    "rides a horse": "ride a horse",
+    "lights a fire": "light a fire",
+    "picks flowers": "pick flowers",
+    "digs a hole": "dig a hole",
+}
 SPOTS = "park market harbour temple square garden".split()
 TIMES = ("at night", "on a holiday", "in winter", "before noon")
 EXCUSES = ("a permit", "the consent of the mayor", "an emergency", "a royal letter")
@@ -297,25 +498,60 @@ EXCUSES = ("a permit", "the consent of the mayor", "an emergency", "a royal lett
 def _law(rng):
     act, spot, when, excuse = (rng.choice(x) for x in (sorted(ACTS), SPOTS, TIMES, EXCUSES))
     fine, name = rng.randint(2, 40), rng.choice(NAMES)
-    facts = (act if rng.random() < 0.75 else rng.choice(sorted(ACTS)), spot if rng.random() < 0.75 else rng.choice(SPOTS),
-             when if rng.random() < 0.75 else rng.choice(TIMES), rng.random() < 0.35)
-    has = excuse if facts[3] else rng.choice([e for e in EXCUSES if e != excuse] + ["no excuse"] * 3)
-    law = f"Law: Whoever {act} in the {spot} {when} must pay {fine} coins, unless there is {excuse}."
+    facts = (
+        act if rng.random() < 0.75 else rng.choice(sorted(ACTS)),
+        spot if rng.random() < 0.75 else rng.choice(SPOTS),
+        when if rng.random() < 0.75 else rng.choice(TIMES),
+        rng.random() < 0.35,
+    )
+    has = (
+        excuse if facts[3] else rng.choice([e for e in EXCUSES if e != excuse] + ["no excuse"] * 3)
+    )
+    law = (
+        f"Law: Whoever {act} in the {spot} {when} must pay {fine} coins, unless there is {excuse}."
+    )
     case = f"Case: {name} {facts[0]} in the {facts[1]} {facts[2]} with {has}. Must {name} pay?"
-    checks = [("Act", facts[0] == act), ("Place", facts[1] == spot), ("Time", facts[2] == when), ("Excuse", has == excuse)]
+    checks = [
+        ("Act", facts[0] == act),
+        ("Place", facts[1] == spot),
+        ("Time", facts[2] == when),
+        ("Excuse", has == excuse),
+    ]
     pays = all(ok for _, ok in checks[:3]) and not checks[3][1]
     work = " ".join(f"{label}: {'yes' if ok else 'no'}." for label, ok in checks)
-    close = rng.choice(("So the law applies.", "So the duty stands.")) if pays else rng.choice(
-        ("So the law does not apply.", "So there is no duty."))
-    return {"question": f"{law} {case}", "answer": f"{work} {close}\nAnswer: {f'yes, {fine} coins' if pays else 'no'}",
-            "check": f"yes, {fine} coins" if pays else "no"}
+    close = (
+        rng.choice(("So the law applies.", "So the duty stands."))
+        if pays
+        else rng.choice(("So the law does not apply.", "So there is no duty."))
+    )
+    return {
+        "question": f"{law} {case}",
+        "answer": f"{work} {close}\nAnswer: {f'yes, {fine} coins' if pays else 'no'}",
+        "check": f"yes, {fine} coins" if pays else "no",
+    }
 
 
 def _verdict(check, text):
     found = re.findall(r"Answer: (.+)$", text)
-    return float(bool(found) and found[-1].strip() == check), f"answered {found[-1:] or None}, right is {check}"
+    return float(
+        bool(found) and found[-1].strip() == check
+    ), f"answered {found[-1:] or None}, right is {check}"
 
 
-GENERATORS = {"arithmetic": _arithmetic, "algebra": _algebra, "code": _code, "facts": _facts, "news": _news,
-              "stories": _stories, "law": _law}
-GRADERS = {"arithmetic": _last_number, "algebra": _boxed, "facts": _exact, "news": _slots, "stories": _wishes, "law": _verdict}
+GENERATORS = {
+    "arithmetic": _arithmetic,
+    "algebra": _algebra,
+    "code": _code,
+    "facts": _facts,
+    "news": _news,
+    "stories": _stories,
+    "law": _law,
+}
+GRADERS = {
+    "arithmetic": _last_number,
+    "algebra": _boxed,
+    "facts": _exact,
+    "news": _slots,
+    "stories": _wishes,
+    "law": _verdict,
+}

@@ -2,6 +2,7 @@
 
 A Program (helpers/tasks/sandbox.py) is graded by running it; None means that only a judge could say.
 """
+
 import math as _math
 import re
 import string
@@ -24,20 +25,28 @@ class Grade(NamedTuple):
 
 NUMBER = r"(?:(?<![\w)\]])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\w)\.\d+"
 CLAUSE = r"((?:[^\n.]|\.(?=\d))*)"
-MARKS = (r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)", r"####([^\n]*)", rf"answer is:?{CLAUSE}",
-         rf"answer:(?=[^A-Za-z\n]*\d){CLAUSE}")     # "Answer: 3" is a mark, "Answer: Jo has 3 ..." a heading
+MARKS = (
+    r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)",
+    r"####([^\n]*)",
+    rf"answer is:?{CLAUSE}",
+    rf"answer:(?=[^A-Za-z\n]*\d){CLAUSE}",
+)  # "Answer: 3" is a mark, "Answer: Jo has 3 ..." a heading
 REASON = r",(?!\s*\d)|(?<=\w) \(| because| since| which| so "
 # what makes a number after a mark a part of something else: 9 x 2, 3 1/2, 12,34, 18 or 20, 10^3, 2\sqrt{3}, 18 thousand, 4 hours 20 minutes
-GOES_ON = r"(?:,|\s+\d+\s*/|\s+or\s+|\s*(?:[-+/^x×÷]|\\times|\\cdot|\\div))\s*[\d.(]|\s*\\(?:sqrt|pi)|\s*\^|k\b|e\d" \
+GOES_ON = (
+    r"(?:,|\s+\d+\s*/|\s+or\s+|\s*(?:[-+/^x×÷]|\\times|\\cdot|\\div))\s*[\d.(]|\s*\\(?:sqrt|pi)|\s*\^|k\b|e\d"
     r"|\s*(?:hundred|thousand|million|billion|dozen)\b|\s+[a-z]+,?\s+(?:and\s+)?\d"
+)
 
 
 def tidy(text):
     """Text in which numbers are plain: no Markdown, $, LaTeX spacing or Unicode minus; \\frac{a}{b} is a/b."""
-    text = re.sub(r"(?<=\d)\s*(?<!\*)\*(?!\*)\s*(?=\d)", " x ", text.replace("−", "-").replace("–", " - "))
+    text = re.sub(
+        r"(?<=\d)\s*(?<!\*)\*(?!\*)\s*(?=\d)", " x ", text.replace("−", "-").replace("–", " - ")
+    )
     text = re.sub(r"\\[$!,;: ]|\$", "", re.sub(r"[*_`]", " ", text.replace("{,}", ",")))
     text = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", text)
-    return re.sub(r"(?<=\d)-", " - ", re.sub(r"\s+:", ":", text))       # 20-5 is a difference
+    return re.sub(r"(?<=\d)-", " - ", re.sub(r"\s+:", ":", text))  # 20-5 is a difference
 
 
 def numbers(text):
@@ -55,7 +64,7 @@ def _claimed(clause):
     if not found:
         return None
     top, bottom = (float(n.replace(",", "")) if n else 1.0 for n in found.groups())
-    return _math.nan if not bottom or re.match(GOES_ON, clause[found.end():]) else top / bottom
+    return _math.nan if not bottom or re.match(GOES_ON, clause[found.end() :]) else top / bottom
 
 
 def last_number(reference, text):
@@ -75,6 +84,7 @@ def last_number(reference, text):
 
 # ---- mathematics (MATH) ---------------------------------------------------------------------------
 
+
 def last_boxes(text):
     """The content of the last \boxed{}, with those that only "and", "or" or a comma parts from it; None without any."""
     boxes = []
@@ -84,15 +94,16 @@ def last_boxes(text):
             depth += {"{": 1, "}": -1}.get(text[end], 0) * (text[end - 1] != "\\")
             end += 1
         if not depth:
-            between = text[boxes[-1][1] if boxes else 0:begin.start()]
+            between = text[boxes[-1][1] if boxes else 0 : begin.start()]
             together = boxes and re.fullmatch(r"[\s$,]*(?:and|or)?[\s$]*(?:\w\s*=\s*)?", between)
-            boxes = [*(boxes if together else ()), (text[begin.end():end - 1], end)]
+            boxes = [*(boxes if together else ()), (text[begin.end() : end - 1], end)]
     return ", ".join(content for content, _ in boxes) if boxes else None
 
 
 def math(reference, text):
     """MATH: the last box (Hendrycks et al. 2021), else the last expression, equals the reference by math-verify."""
     from math_verify import parse, verify
+
     # its clock is a signal, which only the main thread may set
     clock = 5 if threading.current_thread() is threading.main_thread() else None
     boxed = last_boxes(text)
@@ -102,6 +113,7 @@ def math(reference, text):
 
 
 # ---- short answers (TriviaQA, NQ) -----------------------------------------------------------------
+
 
 def normalise(text):
     """SQuAD normalisation: lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016)."""
@@ -121,21 +133,27 @@ def exact_match(aliases, text):
     """TriviaQA, NQ: the first line equals an alias after SQuAD normalisation; the best F1 is in the detail."""
     answer = text.strip().split("\n")[0]
     best = max(f1(a, answer) for a in aliases)
-    return Grade(float(any(normalise(answer) == normalise(a) for a in aliases)),
-                 f"answered {normalise(answer)!r}, right is {aliases[0]!r}, F1 {best:.2f}")
+    return Grade(
+        float(any(normalise(answer) == normalise(a) for a in aliases)),
+        f"answered {normalise(answer)!r}, right is {aliases[0]!r}, F1 {best:.2f}",
+    )
 
 
 # ---- multiple choice (MMLU) -----------------------------------------------------------------------
 
 # An article is no choice: in "the answer is a landlord" and "Answer: A court may" the letter begins a phrase.
 # Neither is one of several: "A or B", "(A) and (B)".
-LETTER = (r"[\s*_$\\({\[`\"']*(?:boxed\{|text\{|choice |option )*[*(\[{]*([A-D])"
-          r"(?![\w'’])(?!\s+(?!is |as |be|since |and )[a-z])"
-          r"(?![)\]}*.$\s]*(?:and|or|[,;/|&])\s*[(\[*]*(?-i:[A-D])\b)")
-CHOICES = (rf"answer(?: choice| option)?(?: is|:)+(?: the)?{LETTER}",
-           rf"\\boxed\{{{LETTER}",
-           rf"\b(?:choice|option)(?: is|:)+(?!\s*\n){LETTER}",      # "each option:" above a list names none
-           rf"\bis (?:choice|option){LETTER}")
+LETTER = (
+    r"[\s*_$\\({\[`\"']*(?:boxed\{|text\{|choice |option )*[*(\[{]*([A-D])"
+    r"(?![\w'’])(?!\s+(?!is |as |be|since |and )[a-z])"
+    r"(?![)\]}*.$\s]*(?:and|or|[,;/|&])\s*[(\[*]*(?-i:[A-D])\b)"
+)
+CHOICES = (
+    rf"answer(?: choice| option)?(?: is|:)+(?: the)?{LETTER}",
+    rf"\\boxed\{{{LETTER}",
+    rf"\b(?:choice|option)(?: is|:)+(?!\s*\n){LETTER}",  # "each option:" above a list names none
+    rf"\bis (?:choice|option){LETTER}",
+)
 LINE = r"^[\s*(\[]*([A-D])(?:[).:\]*]+(?=\s|$)|\s*$)"
 
 
@@ -148,18 +166,28 @@ def _alone(text):
 
 def letter(reference, text):
     """Multiple choice: the letter after the last "answer", else in a box, after "option is", else standing alone."""
-    found = next((f for f in (re.findall(p, text, re.I) for p in CHOICES) if f), None) or _alone(text)
-    return Grade(float(bool(found) and found[-1].upper() == reference),
-                 f"answered {found[-1:] or None}, right is {reference}")
+    found = next((f for f in (re.findall(p, text, re.I) for p in CHOICES) if f), None) or _alone(
+        text
+    )
+    return Grade(
+        float(bool(found) and found[-1].upper() == reference),
+        f"answered {found[-1:] or None}, right is {reference}",
+    )
 
 
 # ---- summaries, open answers ----------------------------------------------------------------------
 
+
 def rouge_l(reference, text):
     """Summary-level ROUGE-L F1 (Lin 2004) by rouge-score, one sentence a line, stemmed."""
     from rouge_score import rouge_scorer
+
     lines = [re.sub(r"(?<=[.!?])\s+", "\n", t.strip()) for t in (reference, text)]
-    score = rouge_scorer.RougeScorer(["rougeLsum"], use_stemmer=True).score(*lines)["rougeLsum"].fmeasure
+    score = (
+        rouge_scorer.RougeScorer(["rougeLsum"], use_stemmer=True)
+        .score(*lines)["rougeLsum"]
+        .fmeasure
+    )
     return Grade(score, "ROUGE-L")
 
 
@@ -188,10 +216,16 @@ def measures(text):
     words = re.findall(r"\w+", text.lower())
     grams = {n: list(zip(*(words[i:] for i in range(n)))) for n in (1, 2, 4)}
     new = {n: len(set(g)) / len(g) if g else _math.nan for n, g in grams.items()}
-    return {"words": len(words), "distinct_1": new[1], "distinct_2": new[2], "repetition": 1 - new[4]}
+    return {
+        "words": len(words),
+        "distinct_1": new[1],
+        "distinct_2": new[2],
+        "repetition": 1 - new[4],
+    }
 
 
 # ---- programs (HumanEval, pocket-code) ------------------------------------------------------------
+
 
 def extract_code(text, name):
     """The code of a chat answer: its fenced block that defines `name`, else its first block, else from the first
@@ -201,7 +235,7 @@ def extract_code(text, name):
     if blocks:
         return next((b for b in blocks if f"def {name}" in b), blocks[0])
     begin = re.search(r"^(?:(?:from|import|def|class) |@)", text, re.M)
-    return text[begin.start():] if begin and f"def {name}" in text else text
+    return text[begin.start() :] if begin and f"def {name}" in text else text
 
 
 def humaneval(reference, text):
@@ -216,4 +250,4 @@ def humaneval(reference, text):
 def pocket_code(reference, text):
     """pocket-code: the answer from its first `def` on passes the row's assertions."""
     name = re.match(r"assert (\w+)\(", reference["check"]).group(1)
-    return Program(text[max(text.find("def "), 0):], name, reference["check"])
+    return Program(text[max(text.find("def "), 0) :], name, reference["check"])

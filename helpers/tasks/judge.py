@@ -4,6 +4,7 @@ SP_JUDGE_MODEL names the model and turns the judge on; OPENAI_BASE_URL and OPENA
 Every pair is asked twice with positions swapped; a judge that changes its mind with the position has called a
 tie (Zheng et al. 2023, "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena", section 3.4).
 """
+
 import math
 import os
 import re
@@ -50,14 +51,18 @@ def compare_many(pairs):
     if not configured():
         return [Grade(math.nan, "no judge") for _ in pairs]
     import openai
+
     try:
         client = openai.OpenAI()
         with ThreadPoolExecutor(8) as pool:
-            return list(track(pool.map(lambda pair: _compare(client, *pair), pairs), "judging", len(pairs)))
+            return list(
+                track(pool.map(lambda pair: _compare(client, *pair), pairs), "judging", len(pairs))
+            )
     except openai.OpenAIError as error:
-        raise RuntimeError(f"the judge {configured()} could not be asked ({type(error).__name__}: {error}); check "
-                           "OPENAI_BASE_URL and OPENAI_API_KEY, or unset SP_JUDGE_MODEL to go without a judge"
-                           ) from error
+        raise RuntimeError(
+            f"the judge {configured()} could not be asked ({type(error).__name__}: {error}); check "
+            "OPENAI_BASE_URL and OPENAI_API_KEY, or unset SP_JUDGE_MODEL to go without a judge"
+        ) from error
 
 
 def _compare(client, messages, text, other):
@@ -73,7 +78,10 @@ def _compare(client, messages, text, other):
 def _ask(client, messages, a, b):
     """One comparison: "A", "B", "C" for a tie, None where the reply holds no verdict."""
     conversation = "\n\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in messages)
-    reply = client.chat.completions.create(model=configured(), temperature=0, messages=[
-        {"role": "user", "content": PROMPT.format(conversation=conversation, a=a, b=b)}])
+    reply = client.chat.completions.create(
+        model=configured(),
+        temperature=0,
+        messages=[{"role": "user", "content": PROMPT.format(conversation=conversation, a=a, b=b)}],
+    )
     verdict = re.findall(r"\[\[([ABC])\]\]", reply.choices[0].message.content or "")
     return verdict[-1] if verdict else None

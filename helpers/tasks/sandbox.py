@@ -7,6 +7,7 @@ run in another process of the same namespaces, which calls the answer's function
 (helpers/tasks/sandbox_inside.py), so that an answer cannot forge its verdict. When the first process of the pid
 namespace dies, everything in it does.
 """
+
 import json
 import os
 import platform
@@ -25,8 +26,17 @@ from helpers.common import track
 # 3 s is the limit of Chen et al. 2021; here it is processor time, and waiting (on a busy machine, say) has a longer one
 CPU_S, WALL_S, MEMORY_MB, FILE_MB = 3, 12, 512, 4
 INSIDE = Path(__file__).with_name("sandbox_inside.py")
-UNSHARE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--net", "--mount",
-           "--ipc")
+UNSHARE = (
+    "unshare",
+    "--user",
+    "--map-root-user",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--net",
+    "--mount",
+    "--ipc",
+)
 
 
 class Program(NamedTuple):
@@ -57,18 +67,28 @@ def execute(program, cpu_s=CPU_S, wall_s=WALL_S):
     """
     prefix = isolation()
     if prefix is None and os.environ.get("SP_UNSAFE_EXECUTE") != "1":
-        raise RuntimeError("model-written code cannot be isolated here (Linux with `unshare` and user namespaces is "
-                           "needed); set SP_UNSAFE_EXECUTE=1 to run it with limits on time, memory and files only")
-    return _run(Program(program) if isinstance(program, str) else program, prefix or (), cpu_s, wall_s)
+        raise RuntimeError(
+            "model-written code cannot be isolated here (Linux with `unshare` and user namespaces is "
+            "needed); set SP_UNSAFE_EXECUTE=1 to run it with limits on time, memory and files only"
+        )
+    return _run(
+        Program(program) if isinstance(program, str) else program, prefix or (), cpu_s, wall_s
+    )
 
 
 def _run(program, prefix, cpu_s, wall_s):
     """One sandbox from start to end; nothing of it is left afterwards."""
     folder = tempfile.mkdtemp(prefix="answer-")
     limits = (int(bool(prefix)), cpu_s, wall_s, MEMORY_MB, FILE_MB)
-    child = subprocess.Popen([*prefix, sys.executable, "-I", "-S", str(INSIDE), *map(str, limits)],
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder,
-                             env={}, start_new_session=True)
+    child = subprocess.Popen(
+        [*prefix, sys.executable, "-I", "-S", str(INSIDE), *map(str, limits)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        env={},
+        start_new_session=True,
+    )
     try:
         out, error = child.communicate(json.dumps(program._asdict()).encode(), timeout=wall_s)
     except subprocess.TimeoutExpired:
@@ -93,5 +113,7 @@ def execute_many(programs, workers=None):
     """execute() for many, in parallel, under a progress bar. The order is kept; equal programs run once."""
     unique = list(dict.fromkeys(programs))
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        verdicts = dict(zip(unique, track(pool.map(execute, unique), "running programs", len(unique))))
+        verdicts = dict(
+            zip(unique, track(pool.map(execute, unique), "running programs", len(unique)))
+        )
     return [verdicts[p] for p in programs]

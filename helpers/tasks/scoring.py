@@ -1,6 +1,5 @@
 """Grades of many answers: programs run in the sandbox, open answers go to the judge if there is one."""
 
-
 from helpers.tasks import corpus, grading, judge, sandbox
 from helpers.tasks.grading import Grade
 from helpers.tasks.table import TASKS
@@ -16,18 +15,18 @@ def grade_many(answers):
     for i, (ok, detail) in zip(programs, sandbox.execute_many([grades[i] for i in programs])):
         grades[i] = Grade(float(ok), detail)
     judged = [i for i, g in enumerate(grades) if g is None]
-    pairs = [(p.messages, text, p.reference if isinstance(p.reference, str) else None)
-             for p, text in (answers[i] for i in judged)]
+    pairs = [
+        (p.messages, text, p.reference if isinstance(p.reference, str) else None)
+        for p, text in (answers[i] for i in judged)
+    ]
     for i, verdict in zip(judged, judge.compare_many(pairs)):
         grades[i] = verdict
     return grades
 
 
-
 def grade(problem, text):
     """Grade one answer. Returns Grade(score in [0, 1], or NaN where nothing can judge it, detail)."""
     return grade_many([(problem, text)])[0]
-
 
 
 def _grade(problem, text):

@@ -3,6 +3,7 @@
 A cell is a dict of text, kind, path, bg, fg, mark and detail; a lane is a dict of title, summary and cells. Both the static
 HTML here and helpers/views/strips.js draw from these, so the two cannot disagree. Nothing here knows a widget.
 """
+
 import math
 from html import escape
 from urllib.parse import quote
@@ -13,18 +14,36 @@ import torch
 from helpers import rules
 from helpers.decoding.sampling import accepts
 
-LEVELS = (0.05, 0.2, 0.5, 1.0, 1.5, 2.5)        # nats; seven shades, dark where the draft is unsure
-SHADES = (("#f7fbff", "#000000"), ("#deebf7", "#000000"), ("#c6dbef", "#000000"), ("#9ecae1", "#000000"),
-          ("#6baed6", "#000000"), ("#2171b5", "#ffffff"), ("#08306b", "#ffffff"))
-SPEAKERS = (("#e5e5e5", "#000000"), ("#56b4e9", "#000000"), ("#e69f00", "#000000"), ("#cc79a7", "#000000"),
-            ("#009e73", "#000000"), ("#f0e442", "#000000"))     # Okabe and Ito's, the draft's first
-STATIC_CELLS = 300      # about 100 kB of HTML
+LEVELS = (0.05, 0.2, 0.5, 1.0, 1.5, 2.5)  # nats; seven shades, dark where the draft is unsure
+SHADES = (
+    ("#f7fbff", "#000000"),
+    ("#deebf7", "#000000"),
+    ("#c6dbef", "#000000"),
+    ("#9ecae1", "#000000"),
+    ("#6baed6", "#000000"),
+    ("#2171b5", "#ffffff"),
+    ("#08306b", "#ffffff"),
+)
+SPEAKERS = (
+    ("#e5e5e5", "#000000"),
+    ("#56b4e9", "#000000"),
+    ("#e69f00", "#000000"),
+    ("#cc79a7", "#000000"),
+    ("#009e73", "#000000"),
+    ("#f0e442", "#000000"),
+)  # Okabe and Ito's, the draft's first
+STATIC_CELLS = 300  # about 100 kB of HTML
 MARKS = {"rescued": "★", "rejected": "✗", "residual": "↺", "bonus": "+"}
-TAGS = {"rejected": "del", "residual": "ins", "rescued": "b"}   # what is left where a reader strips colours
+TAGS = {
+    "rejected": "del",
+    "residual": "ins",
+    "rescued": "b",
+}  # what is left where a reader strips colours
 UNDERLINE = {"relaxed": "2px dashed", "strict": "2px solid"}
 
 
 # ---- deciding again ------------------------------------------------------------------------------------
+
 
 def redecide(trace, rule):
     """Decide every recorded test of one answer again under `rule`, from its recorded p, q, H and u.
@@ -34,20 +53,36 @@ def redecide(trace, rule):
     have produced (each is still judged on the prefix that was recorded).
     """
     if getattr(rule, "gate", "") == "random":
-        raise ValueError("a trace does not record the uniforms of a random gate; choose another rule")
+        raise ValueError(
+            "a trace does not record the uniforms of a random gate; choose another rule"
+        )
     rows = trace.reset_index(drop=True)
-    rows = rows.reindex(columns=[*rows, *({"H_q", "H_p", "p_x", "q_x", "max_q", "u", "accepted"} - set(rows))])
+    rows = rows.reindex(
+        columns=[*rows, *({"H_q", "H_p", "p_x", "q_x", "max_q", "u", "accepted"} - set(rows))]
+    )
     tested = (rows.source == "draft") & rows.u.notna()
-    p, q, u, *signals = (torch.tensor(rows[c].astype(float).to_numpy(), dtype=torch.float32)    # as it was recorded
-                         for c in ("p_x", "q_x", "u", "H_q", "H_p", "max_q"))
+    p, q, u, *signals = (
+        torch.tensor(rows[c].astype(float).to_numpy(), dtype=torch.float32)  # as it was recorded
+        for c in ("p_x", "q_x", "u", "H_q", "H_p", "max_q")
+    )
     signals = rules.Signals(*signals)
     a = rules.accept_prob(rule, p, q, signals)
-    ok, strict = accepts(a, u).numpy() & tested, accepts(rules.STRICT.accept(p, q), u).numpy() & tested
+    ok, strict = (
+        accepts(a, u).numpy() & tested,
+        accepts(rules.STRICT.accept(p, q), u).numpy() & tested,
+    )
     path = pd.Series(rules.is_open(rule, signals).numpy()).map({True: "relaxed", False: "strict"})
-    changed = tested & (ok != (rows.accepted == True))      # noqa: E712  (a column of bools and gaps)
+    changed = tested & (ok != (rows.accepted == True))  # noqa: E712  (a column of bools and gaps)
     after = changed.cumsum().shift(fill_value=0) > 0
-    return rows.assign(tested=tested, a=a.numpy(), accepted=ok, path=path.where(tested), rescued=ok & ~strict,
-                       changed=changed, counterfactual=after)
+    return rows.assign(
+        tested=tested,
+        a=a.numpy(),
+        accepted=ok,
+        path=path.where(tested),
+        rescued=ok & ~strict,
+        changed=changed,
+        counterfactual=after,
+    )
 
 
 def said(rule):
@@ -56,24 +91,36 @@ def said(rule):
         return "the strict rule" if rule == rules.STRICT else repr(rule)
     beta = rule.inner.beta
     name = {0.5: "√", 0.0: "accept all", 1.0: "strict"}.get(beta, f"power β = {beta:g}")
-    return f"{name} everywhere" if math.isinf(rule.tau) else f"{name} where H(q) ≤ {rule.tau:g} nats, strict elsewhere"
+    return (
+        f"{name} everywhere"
+        if math.isinf(rule.tau)
+        else f"{name} where H(q) ≤ {rule.tau:g} nats, strict elsewhere"
+    )
 
 
 class Record:
     """Recorded answers by (problem, seed, method), and the questions that they answer."""
 
     def __init__(self, trace, problems):
-        columns = {"problem_id": "answer", "seed": 0, "method": "recorded"}      # of one Generation's trace
+        columns = {
+            "problem_id": "answer",
+            "seed": 0,
+            "method": "recorded",
+        }  # of one Generation's trace
         self.trace = trace.assign(**{name: v for name, v in columns.items() if name not in trace})
         self.places = self.trace.groupby(list(columns), sort=False).indices
         self.keys = sorted(self.places, key=lambda key: self.places[key][0])
-        self.problems, self.seeds, self.methods = (list(dict.fromkeys(column)) for column in zip(*self.keys))
+        self.problems, self.seeds, self.methods = (
+            list(dict.fromkeys(column)) for column in zip(*self.keys)
+        )
         self.questions = {p.id: p.messages[-1]["content"] for p in problems}
 
     def rows(self, key):
         """The trace of one answer; an answer that is not there is an error."""
         if key not in self.places:
-            raise ValueError(f"there is no recorded answer to {key[0]} with seed {key[1]} by {key[2]}; choose others")
+            raise ValueError(
+                f"there is no recorded answer to {key[0]} with seed {key[1]} by {key[2]}; choose others"
+            )
         return self.trace.iloc[self.places[key]].reset_index(drop=True)
 
     def question(self, problem):
@@ -82,6 +129,7 @@ class Record:
 
 
 # ---- cells and lanes -----------------------------------------------------------------------------------
+
 
 def shown(text):
     """A token's text with a sign where there would be nothing to see."""
@@ -95,22 +143,45 @@ def shade(H):
 
 def cell(text, kind, detail, *, path="", bg="", fg="", cf=False):
     """One cell; its mark follows from its kind."""
-    return {"text": text, "kind": kind, "detail": detail, "path": path, "bg": bg, "fg": fg, "cf": cf,
-            "mark": MARKS.get(kind, "")}
+    return {
+        "text": text,
+        "kind": kind,
+        "detail": detail,
+        "path": path,
+        "bg": bg,
+        "fg": fg,
+        "cf": cf,
+        "mark": MARKS.get(kind, ""),
+    }
 
 
 def cells(rows, texts):
     """Cells of one answer that `redecide` has decided. rows: its DataFrame; texts: one per row."""
     made = []
     for r, text in zip(rows.itertuples(), texts):
-        kind = ("rescued" if r.rescued else "accepted" if r.accepted else "rejected") if r.tested else r.source
+        kind = (
+            ("rescued" if r.rescued else "accepted" if r.accepted else "rejected")
+            if r.tested
+            else r.source
+        )
         bg, fg = shade(r.H_q)
-        made.append(cell(shown(text), kind, _detail(r, kind, text), path=r.path if r.tested else "", bg=bg, fg=fg,
-                         cf=bool(r.counterfactual)))
+        made.append(
+            cell(
+                shown(text),
+                kind,
+                _detail(r, kind, text),
+                path=r.path if r.tested else "",
+                bg=bg,
+                fg=fg,
+                cf=bool(r.counterfactual),
+            )
+        )
         if r.changed and not r.counterfactual:
             was, now = ("rejected", "accepted") if r.accepted else ("accepted", "rejected")
-            note = (f"⟂ recorded as {was}, now {now}: the answer would have gone on differently; "
-                    "what follows is counterfactual")
+            note = (
+                f"⟂ recorded as {was}, now {now}: the answer would have gone on differently; "
+                "what follows is counterfactual"
+            )
             made.append(cell(note, "note", note))
     return made
 
@@ -121,8 +192,12 @@ def _detail(r, kind, text):
     if r.H_q == r.H_q:
         said.append(f"H(q) {r.H_q:.3f} nats")
     if not r.tested:
-        words = {"residual": "residual: drawn in place of the rejected token", "bonus": "bonus: the whole block was accepted",
-                 "draft": "not tested", "target": "made by the target"}
+        words = {
+            "residual": "residual: drawn in place of the rejected token",
+            "bonus": "bonus: the whole block was accepted",
+            "draft": "not tested",
+            "target": "made by the target",
+        }
         return " · ".join([*said, words.get(kind, f"spoken by {kind}")])
     odds = f"p {r.p_x:.4f} · q {r.q_x:.4f} · u {r.u:.4f} · {r.path} path accepts below {r.a:.4f}"
     verdict = {"rescued": "rescued: accepted here, rejected by the strict test"}.get(kind, kind)
@@ -135,9 +210,15 @@ def summary(rows):
     if not n:
         return f"{len(rows)} tokens, mean H(q) {rows.H_q.mean():.3f} nats"
     at = rows.position[rows.changed]
-    changed = f"{len(at)} decisions changed, the first at position {at.iloc[0]}" if len(at) else "no decision changed"
-    return (f"accepted {int(rows.accepted.sum())} of {n} tested ({rows.accepted.sum() / n:.0%}) · relaxed path "
-            f"{int((rows.path == 'relaxed').sum())} · rescued {int(rows.rescued.sum())} · {changed}")
+    changed = (
+        f"{len(at)} decisions changed, the first at position {at.iloc[0]}"
+        if len(at)
+        else "no decision changed"
+    )
+    return (
+        f"accepted {int(rows.accepted.sum())} of {n} tested ({rows.accepted.sum() / n:.0%}) · relaxed path "
+        f"{int((rows.path == 'relaxed').sum())} · rescued {int(rows.rescued.sum())} · {changed}"
+    )
 
 
 def lane(title, said="", made=(), gap="\u200b"):
@@ -160,10 +241,18 @@ def texts(tokenizer, tokens):
 def legend():
     """The key to shades and marks, as a lane."""
     edges = [f"≤ {LEVELS[0]:g}", *(f"– {b:g}" for b in LEVELS[1:]), f"> {LEVELS[-1]:g}"]
-    key = [cell(text, "key", f"H(q) {text} nats", bg=bg, fg=fg) for text, (bg, fg) in zip(edges, SHADES)]
-    marks = [("accepted", "strict", "strict path"), ("accepted", "relaxed", "relaxed path"),
-             ("rescued", "relaxed", "rescued"), ("rejected", "strict", "rejected"), ("residual", "", "residual"),
-             ("bonus", "", "bonus")]
+    key = [
+        cell(text, "key", f"H(q) {text} nats", bg=bg, fg=fg)
+        for text, (bg, fg) in zip(edges, SHADES)
+    ]
+    marks = [
+        ("accepted", "strict", "strict path"),
+        ("accepted", "relaxed", "relaxed path"),
+        ("rescued", "relaxed", "rescued"),
+        ("rejected", "strict", "rejected"),
+        ("residual", "", "residual"),
+        ("bonus", "", "bonus"),
+    ]
     for kind, path, word in marks:
         bg, fg = SHADES[0] if path else ("", "")
         key.append(cell(word, kind, word, path=path, bg=bg, fg=fg))
@@ -188,6 +277,7 @@ def spoken(trace, tokenizer, names):
 
 # ---- static HTML ---------------------------------------------------------------------------------------
 
+
 def html(heading, lanes, picture="", alt="", table="", below=False):
     """The static rendering: escaped text with inline colours and tags that mean something where colours are stripped.
 
@@ -203,7 +293,11 @@ def _strip(made):
     """One lane as HTML, cut where it would make a committed notebook large."""
     tokens, left = made["cells"][:STATIC_CELLS], len(made["cells"]) - STATIC_CELLS
     more = f" <i>… and {left} more</i>" if left > 0 else ""
-    strip = f"<p style=\"line-height:1.9\">{made['gap'].join(map(_tag, tokens))}{more}</p>" if tokens else ""
+    strip = (
+        f'<p style="line-height:1.9">{made["gap"].join(map(_tag, tokens))}{more}</p>'
+        if tokens
+        else ""
+    )
     return f"<p><b>{escape(made['title'])}</b><br>{escape(made['summary'])}</p>{strip}"
 
 
@@ -211,7 +305,9 @@ def _tag(cell):
     """One cell as HTML."""
     style = f"background-color:{cell['bg']};color:{cell['fg']};" if cell["bg"] else ""
     style += f"border-bottom:{UNDERLINE[cell['path']]} #d55e00;" if cell["path"] else ""
-    tag = TAGS.get(cell["kind"], "i" if cell["cf"] or cell["kind"] in ("note", "speaker") else "span")
+    tag = TAGS.get(
+        cell["kind"], "i" if cell["cf"] or cell["kind"] in ("note", "speaker") else "span"
+    )
     text = escape(cell["text"]).replace("\n", "<br>").replace("  ", "\u00a0\u00a0")
     mark = f"<sup>{cell['mark']}</sup>" if cell["mark"] else ""
     return f'<{tag} title="{escape(cell["detail"])}" style="{style}">{text}</{tag}>{mark}'

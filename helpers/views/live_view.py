@@ -25,11 +25,11 @@ from helpers.views.controls import (
 )
 from helpers.views.strips import Strips, View
 
-REDRAW_S = 0.1      # least time between two drawings of a running answer
-
+REDRAW_S = 0.1  # least time between two drawings of a running answer
 
 
 # ---- live ----------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Job:
@@ -42,29 +42,43 @@ class Job:
     limit: int
 
 
-
-def live(pair, problems, method=Speculative(rules.SP_entropy(1.0)), *, sampling=Sampling(), seed=0,
-         max_new_tokens=None):
+def live(
+    pair,
+    problems,
+    method=Speculative(rules.SP_entropy(1.0)),
+    *,
+    sampling=Sampling(),
+    seed=0,
+    max_new_tokens=None,
+):
     """Strict and relaxed generation with the same uniforms, side by side, by the loaded pair.
 
     method: the relaxed Speculative where the controls begin. On the pocket pair a moved control generates at once.
     """
-    rule = rules.Gated(math.inf, method.rule) if isinstance(method.rule, rules.Power) else method.rule
-    if not (isinstance(rule, rules.Gated) and rule.gate == "low_entropy" and isinstance(rule.inner, rules.Power)):
-        raise ValueError(f"the rule was {method.rule}; the live view has an entropy gate around a power rule")
+    rule = (
+        rules.Gated(math.inf, method.rule) if isinstance(method.rule, rules.Power) else method.rule
+    )
+    if not (
+        isinstance(rule, rules.Gated)
+        and rule.gate == "low_entropy"
+        and isinstance(rule.inner, rules.Power)
+    ):
+        raise ValueError(
+            f"the rule was {method.rule}; the live view has an entropy gate around a power rule"
+        )
     limit = max_new_tokens or problems[0].max_new_tokens
     job = Job(problems[0], replace(method, rule=rule), sampling, seed, limit)
     own = pair.copy()
     lanes = [generate(own, job, m) for m in both(job)]
     heading = f"Strict and relaxed, coupled: {job.problem.messages[-1]['content']}"
-    return View(cells.html(heading, [*lanes, cells.legend()]), lambda: Live(own, problems, job, lanes).box)
-
+    return View(
+        cells.html(heading, [*lanes, cells.legend()]), lambda: Live(own, problems, job, lanes).box
+    )
 
 
 def both(job):
     """The strict and the relaxed method of a job."""
     return replace(job.method, rule=rules.STRICT, label="SP"), job.method
-
 
 
 def generate(pair, job, method, show=lambda lane: False):
@@ -75,9 +89,15 @@ def generate(pair, job, method, show=lambda lane: False):
         rows = cells.redecide(pd.DataFrame(answer.trace), method.rule)
         ratio = f"{answer.accepted / answer.drafted:.3f}" if answer.drafted else "–"
         speed = f"{len(answer.tokens) / max(seconds, 1e-9):.0f} tokens/s while recording"
-        numbers = (f"{len(answer.tokens)} tokens · {speed} · accept ratio {ratio} · "
-                   f"target calls {answer.target_calls} · rescued {answer.rescued}")
-        return cells.lane(cells.said(method.rule), numbers, cells.cells(rows, cells.texts(pair.tokenizer, rows.token)))
+        numbers = (
+            f"{len(answer.tokens)} tokens · {speed} · accept ratio {ratio} · "
+            f"target calls {answer.target_calls} · rescued {answer.rescued}"
+        )
+        return cells.lane(
+            cells.said(method.rule),
+            numbers,
+            cells.cells(rows, cells.texts(pair.tokenizer, rows.token)),
+        )
 
     def on_round(answers):
         nonlocal away, drawn
@@ -86,14 +106,22 @@ def generate(pair, job, method, show=lambda lane: False):
             return show(None)
         stop = show(strip(answers[0], since - begin - away))
         drawn = time.perf_counter()
-        away += drawn - since       # drawing is no part of the speed
+        away += drawn - since  # drawing is no part of the speed
         return stop
 
     prompt, key = pair.encode(job.problem.messages), experiments.key(job.seed, job.problem)
-    answer, = decode(pair, method, [prompt], [key], sampling=job.sampling, max_new_tokens=job.limit,
-                     stop=job.problem.stop, trace=True, on_round=on_round)
+    (answer,) = decode(
+        pair,
+        method,
+        [prompt],
+        [key],
+        sampling=job.sampling,
+        max_new_tokens=job.limit,
+        stop=job.problem.stop,
+        trace=True,
+        on_round=on_round,
+    )
     return strip(answer, answer.seconds - away)
-
 
 
 class Live:
@@ -108,11 +136,24 @@ class Live:
         self.heat = slider(job.sampling.temperature, 2, "temperature")
         self.seed = ui.BoundedIntText(job.seed, min=0, max=10**6, description="seed", **LOOK)
         self.limit = ui.BoundedIntText(job.limit, min=1, max=4096, description="tokens", **LOOK)
-        self.pick = ui.Dropdown(options=list(self.problems), value=job.problem.id, description="problem", **LOOK)
-        self.prompt = ui.Textarea(job.problem.messages[-1]["content"], description="prompt", continuous_update=False,
-                                  rows=2, layout={"width": "98%"}, style=LOOK["style"])
-        self.auto = ui.Checkbox(pair.name == "pocket", description="run whenever a control moves", indent=False)
-        run, stop = ui.Button(description="Run", button_style="primary"), ui.Button(description="Stop")
+        self.pick = ui.Dropdown(
+            options=list(self.problems), value=job.problem.id, description="problem", **LOOK
+        )
+        self.prompt = ui.Textarea(
+            job.problem.messages[-1]["content"],
+            description="prompt",
+            continuous_update=False,
+            rows=2,
+            layout={"width": "98%"},
+            style=LOOK["style"],
+        )
+        self.auto = ui.Checkbox(
+            pair.name == "pocket", description="run whenever a control moves", indent=False
+        )
+        run, stop = (
+            ui.Button(description="Run", button_style="primary"),
+            ui.Button(description="Stop"),
+        )
         run.on_click(self.run)
         stop.on_click(self.stop)
         self.pick.observe(self.ask, "value")
@@ -133,9 +174,19 @@ class Live:
             raise ValueError("the prompt is empty; type a question or choose a problem")
         if text != problem.messages[-1]["content"]:
             name = f"free-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-            problem = Problem(name, "free", ({"role": "user", "content": text},), None, self.limit.value, problem.stop)
-        method = replace(self.base.method, rule=rule_from(*(c.value for c in self.rule)),
-                         policy=policy_from(*(c.value for c in self.policy)))
+            problem = Problem(
+                name,
+                "free",
+                ({"role": "user", "content": text},),
+                None,
+                self.limit.value,
+                problem.stop,
+            )
+        method = replace(
+            self.base.method,
+            rule=rule_from(*(c.value for c in self.rule)),
+            policy=policy_from(*(c.value for c in self.policy)),
+        )
         sampling = replace(self.base.sampling, temperature=self.heat.value)
         return Job(problem, method, sampling, self.seed.value, self.limit.value)
 
@@ -147,7 +198,9 @@ class Live:
 
     def start(self):
         """Start the worker on what the controls ask for."""
-        self.worker = threading.Thread(target=self.work, args=(self.job(), self.cancelled, self.worker), daemon=True)
+        self.worker = threading.Thread(
+            target=self.work, args=(self.job(), self.cancelled, self.worker), daemon=True
+        )
         self.canvas.status, self.canvas.failed = "generating", False
         self.worker.start()
 
@@ -167,6 +220,7 @@ class Live:
             lanes = self.lanes(job, cancelled)
             status = f"done in {time.perf_counter() - begin:.2f} s"
             return None if cancelled.is_set() else {"lanes": lanes, "status": status}
+
         if not cancelled.is_set():
             self.canvas.show(state)
 
@@ -185,8 +239,10 @@ class Live:
 
     def stream(self, method, job, cancelled, around):
         """One of the two answers, drawn while it grows unless the run is cancelled."""
+
         def show(grown):
             if grown and not cancelled.is_set():
                 self.canvas.lanes = around(grown)
             return cancelled.is_set()
+
         return generate(self.pair, job, method, show)

@@ -26,9 +26,9 @@ class Strips(anywidget.AnyWidget):
     alt = traitlets.Unicode().tag(sync=True)
     status = traitlets.Unicode().tag(sync=True)
     failed = traitlets.Bool(False).tag(sync=True)
-    beside = traitlets.Bool(False).tag(sync=True)       # lanes in two columns
-    below = traitlets.Bool(False).tag(sync=True)        # the picture under the lanes
-    follow = traitlets.Bool(False).tag(sync=True)       # keep the end of a growing lane in sight
+    beside = traitlets.Bool(False).tag(sync=True)  # lanes in two columns
+    below = traitlets.Bool(False).tag(sync=True)  # the picture under the lanes
+    follow = traitlets.Bool(False).tag(sync=True)  # keep the end of a growing lane in sight
 
     def show(self, state):
         """Draw what state() says, nothing where it says None; an error is a sentence in the view."""
@@ -44,12 +44,12 @@ class Strips(anywidget.AnyWidget):
                 setattr(self, name, value)
 
 
-
 def interactive():
     """Whether somebody can move sliders: a kernel that Jupyter, VS Code or Colab started, and no batch run."""
-    started = any(name in os.environ for name in ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG"))
+    started = any(
+        name in os.environ for name in ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")
+    )
     return started and not os.environ.get("SP_QUIET")
-
 
 
 @dataclass
@@ -64,5 +64,8 @@ class View:
         return self.build()
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        bundle = {"text/html": self.html, "text/plain": "a view with sliders: run this cell in JupyterLab"}
+        bundle = {
+            "text/html": self.html,
+            "text/plain": "a view with sliders: run this cell in JupyterLab",
+        }
         return bundle | self.widget._repr_mimebundle_() if interactive() else bundle

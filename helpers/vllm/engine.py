@@ -8,6 +8,7 @@ What differs from the in-process decoders: vLLM draws drafts from a generator th
 are not coupled and rescues are not counted; methods are timed one after another, not interleaved; drafts do not stop at
 an end of answer (what was drafted past it is taken out of the counts).
 """
+
 import hashlib
 import json
 import math
@@ -30,7 +31,7 @@ from helpers.methods import Autoregressive, EntropyStop, Sampling, Speculative
 from helpers.models import pairs
 from helpers.vllm import layout, plugin
 
-COLDEST = 0.25      # below it single precision rounds away over 1e-4 of q: no exact entropy from what vLLM hands over
+COLDEST = 0.25  # below it single precision rounds away over 1e-4 of q: no exact entropy from what vLLM hands over
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ class Fly:
     """vLLM's own lossy rule (0.33, CUDA): keeps a rejected token at high *target* entropy, if the next ones fit."""
 
     gamma: int = 4
-    threshold: float = 0.3      # nats, of the target's three likeliest tokens
+    threshold: float = 0.3  # nats, of the target's three likeliest tokens
     label: str = "fly"
 
     def __post_init__(self):
         if self.gamma < 2:
-            raise ValueError(f"gamma was {self.gamma}; fly looks at the drafts behind a rejected one: 2 or more")
+            raise ValueError(
+                f"gamma was {self.gamma}; fly looks at the drafts behind a rejected one: 2 or more"
+            )
 
 
 @dataclass
@@ -59,14 +62,18 @@ class VLLMEngine:
     method: Autoregressive | Speculative | Fly
     sampling: Sampling = Sampling()
     tensor_parallel_size: int = 1
-    dtype: str = ""         # "": float32 on a CPU, as in-process; vLLM's own choice on a GPU
+    dtype: str = ""  # "": float32 on a CPU, as in-process; vLLM's own choice on a GPU
     memory_share: float = 0.9
     concurrency: int = 256
     seed: int = 0
-    options: dict = field(default_factory=dict)     # any other argument of vllm.LLM
+    options: dict = field(default_factory=dict)  # any other argument of vllm.LLM
 
     def __post_init__(self):
-        preset = self.pair if isinstance(self.pair, models.Preset) else pairs.preset_of(self.pair, None, None)
+        preset = (
+            self.pair
+            if isinstance(self.pair, models.Preset)
+            else pairs.preset_of(self.pair, None, None)
+        )
         self.cpu = models.pick_device().type == "cpu"
         check(self.method, self.sampling, self.cpu)
         if self.alone:
@@ -79,20 +86,28 @@ class VLLMEngine:
         """Answer jobs, a list of (seed, problem). Returns one tidy row per job; params go to vLLM's SamplingParams."""
         limit = max_new_tokens or max(p.max_new_tokens for _, p in jobs)
         prompts = [self.words.encode(p.messages) for _, p in jobs]
-        requests = [{"prompt": prompt, "params": self._params(seed, p, limit) | params}
-                    for prompt, (seed, p) in zip(prompts, jobs)]
+        requests = [
+            {"prompt": prompt, "params": self._params(seed, p, limit) | params}
+            for prompt, (seed, p) in zip(prompts, jobs)
+        ]
         longest = max(map(len, prompts)) + limit + self.gamma + 1
         said = self._ask({"llm": self.llm(longest), "requests": requests})
         self.said, self.mended = said["answers"], said["mended"]
         answers = [self._generation(a, p.stop) for a, (_, p) in zip(said["answers"], jobs)]
-        if self.concurrency > 1:        # answers share the clock: each is charged by its tokens
+        if self.concurrency > 1:  # answers share the clock: each is charged by its tokens
             every = sum(len(a.tokens) for a in answers)
             for a in answers:
                 a.seconds = said["wall"] * len(a.tokens) / every
-        grades = tasks.grade_many([(p, a.text) for (_, p), a in zip(jobs, answers)]) if grade else [None] * len(jobs)
+        grades = (
+            tasks.grade_many([(p, a.text) for (_, p), a in zip(jobs, answers)])
+            if grade
+            else [None] * len(jobs)
+        )
         facts = said["facts"] | {"code": code_version()}
-        rows = [experiments._row(self.words, self.method, seed, p, a, g, self.sampling, limit) | facts
-                for (seed, p), a, g in zip(jobs, answers, grades)]
+        rows = [
+            experiments._row(self.words, self.method, seed, p, a, g, self.sampling, limit) | facts
+            for (seed, p), a, g in zip(jobs, answers, grades)
+        ]
         return experiments._tidy(pd.DataFrame(rows))
 
     @property
@@ -106,20 +121,40 @@ class VLLMEngine:
 
     def llm(self, max_model_len):
         """Arguments of vllm.LLM."""
-        arguments = {"model": self.folders["target"], "tensor_parallel_size": self.tensor_parallel_size,
-                     "dtype": self.dtype or ("float32" if self.cpu else "auto"), "seed": self.seed,
-                     "gpu_memory_utilization": self.memory_share, "max_model_len": max_model_len,
-                     "max_num_seqs": self.concurrency, "disable_log_stats": False}
-        if self.cpu:    # a prompt read in parts rewinds its request's generator, which a CPU generator cannot
-            arguments |= {"enforce_eager": True, "enable_chunked_prefill": False,
-                          "max_num_batched_tokens": max(4096, max_model_len)}
+        arguments = {
+            "model": self.folders["target"],
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "dtype": self.dtype or ("float32" if self.cpu else "auto"),
+            "seed": self.seed,
+            "gpu_memory_utilization": self.memory_share,
+            "max_model_len": max_model_len,
+            "max_num_seqs": self.concurrency,
+            "disable_log_stats": False,
+        }
+        if (
+            self.cpu
+        ):  # a prompt read in parts rewinds its request's generator, which a CPU generator cannot
+            arguments |= {
+                "enforce_eager": True,
+                "enable_chunked_prefill": False,
+                "max_num_batched_tokens": max(4096, max_model_len),
+            }
         if not isinstance(self.method, Autoregressive):
-            arguments |= {"per_request_spec_decode_metrics": "detailed", "speculative_config": {
-                "method": "draft_model", "model": self.folders["draft"], "num_speculative_tokens": self.gamma,
-                "draft_sample_method": "probabilistic", "draft_tensor_parallel_size": self.tensor_parallel_size}}
+            arguments |= {
+                "per_request_spec_decode_metrics": "detailed",
+                "speculative_config": {
+                    "method": "draft_model",
+                    "model": self.folders["draft"],
+                    "num_speculative_tokens": self.gamma,
+                    "draft_sample_method": "probabilistic",
+                    "draft_tensor_parallel_size": self.tensor_parallel_size,
+                },
+            }
         if isinstance(self.method, Fly):
-            arguments["speculative_config"] |= {"rejection_sample_method": "fly",
-                                                "fly_entropy_threshold": self.method.threshold}
+            arguments["speculative_config"] |= {
+                "rejection_sample_method": "fly",
+                "fly_entropy_threshold": self.method.threshold,
+            }
         if isinstance(getattr(self.method, "policy", None), EntropyStop):
             arguments["async_scheduling"] = False
         return arguments | self.options
@@ -132,9 +167,15 @@ class VLLMEngine:
 
     def _params(self, seed, problem, limit):
         own = hashlib.sha256(repr(experiments.key(seed, problem)).encode()).digest()
-        return {"temperature": self.sampling.temperature, "top_k": self.sampling.top_k, "top_p": self.sampling.top_p,
-                "max_tokens": limit, "seed": int.from_bytes(own[:4], "big"), "stop": list(problem.stop),
-                "stop_token_ids": list(self.words.eos)}
+        return {
+            "temperature": self.sampling.temperature,
+            "top_k": self.sampling.top_k,
+            "top_p": self.sampling.top_p,
+            "max_tokens": limit,
+            "seed": int.from_bytes(own[:4], "big"),
+            "stop": list(problem.stop),
+            "stop_token_ids": list(self.words.eos),
+        }
 
     def _ask(self, job):
         """Run the job in a process that has vLLM; its log is kept when it fails."""
@@ -142,33 +183,55 @@ class VLLMEngine:
         env = {k: v for k, v in os.environ.items() if k != plugin.SETTINGS}
         env |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "PYTHONPATH": str(common.ROOT)}
         env.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
-        env.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")       # GiB
+        env.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
         if self.settings():
             env[plugin.SETTINGS] = self.settings()
         with tempfile.TemporaryDirectory() as folder:
             asked, answered = Path(folder) / "job.json", Path(folder) / "answers.json"
             asked.write_text(json.dumps(job))
-            ended = subprocess.run([python, "-m", "helpers.vllm.worker", asked, answered], env=env, cwd=common.ROOT,
-                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            ended = subprocess.run(
+                [python, "-m", "helpers.vllm.worker", asked, answered],
+                env=env,
+                cwd=common.ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
             said = json.loads(answered.read_text()) if answered.exists() else {}
         if "answers" in said:
             return said
         common.CACHE.mkdir(parents=True, exist_ok=True)
         log = common.CACHE / "vllm.log"
         log.write_text(ended.stdout)
-        raise RuntimeError(said.get("error") or f"vLLM's process ended with code {ended.returncode}; its log is {log}")
+        raise RuntimeError(
+            said.get("error")
+            or f"vLLM's process ended with code {ended.returncode}; its log is {log}"
+        )
 
     def _generation(self, said, stop):
         """A worker's answer as a Generation; the first token comes with the prompt and is charged like the others."""
         n, accepted, drafted, calls = counts(len(said["tokens"]), said["accepted"], said["drafted"])
-        finish = {"length": "length", "stop": "stop" if isinstance(said["stopped_by"], str) else "eos"}[said["finish"]]
+        finish = {
+            "length": "length",
+            "stop": "stop" if isinstance(said["stopped_by"], str) else "eos",
+        }[said["finish"]]
         text = self.words.decode(said["tokens"][:-1] if finish == "eos" else said["tokens"])
         for s in stop if finish == "stop" else ():
             text = text.split(s)[0]
         target_calls, draft_calls = (0, n) if self.alone else (calls, drafted)
-        return Generation(said["tokens"], text, finish, target_calls, draft_calls, drafted, accepted,
-                          float("nan"), calls, prefill_s=said["prefill_s"],
-                          seconds=said["rest_s"] * n / max(n - 1, 1) or said["prefill_s"])
+        return Generation(
+            said["tokens"],
+            text,
+            finish,
+            target_calls,
+            draft_calls,
+            drafted,
+            accepted,
+            float("nan"),
+            calls,
+            prefill_s=said["prefill_s"],
+            seconds=said["rest_s"] * n / max(n - 1, 1) or said["prefill_s"],
+        )
 
 
 def counts(n_tokens, accepted, drafted):
@@ -190,22 +253,30 @@ def check(method, sampling, cpu):
     """Refuse what would not be what it says: one sentence each."""
     if isinstance(method, Fly):
         if cpu:
-            raise ValueError("fly is not there on vLLM's CPU build; run it on a CUDA GPU with vLLM 0.33")
+            raise ValueError(
+                "fly is not there on vLLM's CPU build; run it on a CUDA GPU with vLLM 0.33"
+            )
         return
     known = isinstance(method, (Autoregressive, Speculative))
     if not known or getattr(method, "model", "target") not in ("draft", "target"):
-        raise ValueError(f"{method.label} has no counterpart inside vLLM; use Autoregressive, Speculative or Fly, "
-                         "or engine 'local'")
+        raise ValueError(
+            f"{method.label} has no counterpart inside vLLM; use Autoregressive, Speculative or Fly, "
+            "or engine 'local'"
+        )
     if not isinstance(method, Speculative):
         return
     settings = plugin.settings_of(method)
     stops, relaxes = settings.stop < math.inf, settings.tau >= 0
     if (stops or relaxes) and 0 < sampling.temperature < COLDEST:
-        raise ValueError(f"temperature was {sampling.temperature}; below {COLDEST} what vLLM hands over of q does not "
-                         f"give the draft's entropy exactly: use {COLDEST} or more, or engine 'local'")
+        raise ValueError(
+            f"temperature was {sampling.temperature}; below {COLDEST} what vLLM hands over of q does not "
+            f"give the draft's entropy exactly: use {COLDEST} or more, or engine 'local'"
+        )
     if sampling.temperature == 0 and (stops or relaxes and settings.beta == 0):
-        raise ValueError("temperature was 0, where vLLM computes no q to stop a draft by or to accept all by; use a "
-                         "temperature above 0, another rule or policy, or engine 'local'")
+        raise ValueError(
+            "temperature was 0, where vLLM computes no q to stop a draft by or to accept all by; use a "
+            "temperature above 0, another rule or policy, or engine 'local'"
+        )
 
 
 def prepare(preset, cpu):
@@ -213,19 +284,28 @@ def prepare(preset, cpu):
 
     Copies are kept under data/cache/vllm. Errors: tokenizers that differ, a draft with the larger vocabulary.
     """
-    where = {"draft": models.locate(preset.draft, preset), "target": models.locate(preset.target, preset)}
+    where = {
+        "draft": models.locate(preset.draft, preset),
+        "target": models.locate(preset.target, preset),
+    }
     models.check_tokenizers(*(pairs.load_tokenizer(w) for w in where.values()), *where.values())
     configs = {role: AutoConfig.from_pretrained(w) for role, w in where.items()}
     draft, target = configs["draft"].vocab_size, configs["target"].vocab_size
     if draft > target:
-        raise ValueError(f"the draft {where['draft']} has {draft} vocabulary rows and the target {where['target']} "
-                         f"{target}; vLLM needs equal sizes and only a draft can be padded: use engine 'local'")
+        raise ValueError(
+            f"the draft {where['draft']} has {draft} vocabulary rows and the target {where['target']} "
+            f"{target}; vLLM needs equal sizes and only a draft can be padded: use engine 'local'"
+        )
     heads = layout.CPU_HEADS if cpu else ()
     for role, config in configs.items():
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         pad = target if role == "draft" and draft < target else None
         local = Path(where[role]).is_dir()
-        if pad or local and (heads and dim not in heads or (Path(where[role]).parent / "tokenizer").is_dir()):
+        if (
+            pad
+            or local
+            and (heads and dim not in heads or (Path(where[role]).parent / "tokenizer").is_dir())
+        ):
             where[role] = _copied(where[role], local, pad, heads)
     return {role: str(w) for role, w in where.items()}, draft if draft < target else None
 
@@ -234,9 +314,20 @@ def _copied(source, local, vocab_size, heads):
     """A copy in vLLM's layout, made once for each state of its source."""
     if not local:
         from huggingface_hub import snapshot_download
+
         source = snapshot_download(source, allow_patterns=["*.safetensors", *layout.UNTOUCHED])
-    state = [source, vocab_size, heads, Path(layout.__file__).read_text(), pairs.revision_of({"model": source})]
-    out = common.CACHE / "vllm" / f"{Path(source).name}-{hashlib.sha256(repr(state).encode()).hexdigest()[:12]}"
+    state = [
+        source,
+        vocab_size,
+        heads,
+        Path(layout.__file__).read_text(),
+        pairs.revision_of({"model": source}),
+    ]
+    out = (
+        common.CACHE
+        / "vllm"
+        / f"{Path(source).name}-{hashlib.sha256(repr(state).encode()).hexdigest()[:12]}"
+    )
     return out if (out / "config.json").exists() else layout.export(source, out, vocab_size, heads)
 
 
@@ -248,9 +339,14 @@ def words(name, preset):
         configured = GenerationConfig.from_pretrained(folders["target"]).eos_token_id
     except OSError:
         configured = None
-    eos = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])} - {None}
-    unloaded = SimpleNamespace(device="cpu", dtype="")      # the worker says where and in what it ran
-    return models.Pair(name, None, unloaded, tokenizer, tuple(sorted(eos)), {}, pairs.revision_of(folders), "vllm")
+    eos = {
+        tokenizer.eos_token_id,
+        *(configured if isinstance(configured, list) else [configured]),
+    } - {None}
+    unloaded = SimpleNamespace(device="cpu", dtype="")  # the worker says where and in what it ran
+    return models.Pair(
+        name, None, unloaded, tokenizer, tuple(sorted(eos)), {}, pairs.revision_of(folders), "vllm"
+    )
 
 
 def code_version():
@@ -262,6 +358,7 @@ def code_version():
 
 # ---- what a notebook calls -----------------------------------------------------------------------------
 
+
 def open_engine(engine, pair_name, **options):
     """engine "local" (helpers/experiments.py) or "vllm": an object with `timed`, `run`, `forward_times` and `pair`.
 
@@ -269,8 +366,12 @@ def open_engine(engine, pair_name, **options):
     """
     if engine == "local":
         pair = models.load_pair(pair_name)
-        return SimpleNamespace(pair=pair, timed=partial(experiments.timed, pair), run=partial(experiments.run, pair),
-                               forward_times=partial(experiments.forward_times, pair))
+        return SimpleNamespace(
+            pair=pair,
+            timed=partial(experiments.timed, pair),
+            run=partial(experiments.run, pair),
+            forward_times=partial(experiments.forward_times, pair),
+        )
     if engine != "vllm":
         raise ValueError(f"engine was {engine!r}; use 'local' (one process) or 'vllm'")
     return Served(pair_name, options)
@@ -281,7 +382,9 @@ def rescued_share(rows, method):
     part = rows[rows.method == method]
     if part.rescued.isna().any():
         return stats.Interval(*(float("nan"),) * 3, part.problem_id.nunique(), "an uncounted share")
-    return stats.mean(part.assign(any_rescue=(part.rescued > 0).astype(float)), "any_rescue", method)
+    return stats.mean(
+        part.assign(any_rescue=(part.rescued > 0).astype(float)), "any_rescue", method
+    )
 
 
 @dataclass
@@ -291,7 +394,9 @@ class Served:
     pair: str
     options: dict
 
-    def timed(self, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), max_new_tokens=None):
+    def timed(
+        self, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), max_new_tokens=None
+    ):
         """One answer at a time, unless the options say another concurrency. Of the repeats the median one is kept."""
         frames = []
         for method in track(methods, "timing"):
@@ -301,15 +406,28 @@ class Served:
             frames.append(runs.groupby("order").nth((repeats - 1) // 2).drop(columns="order"))
         return pd.concat(frames, ignore_index=True)
 
-    def run(self, methods, problems, seeds=(0,), *, sampling=Sampling(), trace=False, max_new_tokens=None):
+    def run(
+        self,
+        methods,
+        problems,
+        seeds=(0,),
+        *,
+        sampling=Sampling(),
+        trace=False,
+        max_new_tokens=None,
+    ):
         """Every method on every (problem, seed). With trace=True a pair (rows, None): vLLM records no positions."""
         jobs = [(seed, p) for seed in seeds for p in problems]
-        frames = [VLLMEngine(self.pair, m, sampling, **self.options).run(jobs, max_new_tokens)
-                  for m in track(methods, "decoding")]
+        frames = [
+            VLLMEngine(self.pair, m, sampling, **self.options).run(jobs, max_new_tokens)
+            for m in track(methods, "decoding")
+        ]
         rows = pd.concat(frames, ignore_index=True)
         return (rows, None) if trace else rows
 
     def forward_times(self, widths=(1,), **_):
         """No single forward can be timed from outside vLLM: the cost model's times are missing (NaN)."""
-        return pd.DataFrame([(m, w, float("nan")) for m in ("draft", "target") for w in widths],
-                            columns=["model", "width", "seconds"])
+        return pd.DataFrame(
+            [(m, w, float("nan")) for m in ("draft", "target") for w in widths],
+            columns=["model", "width", "seconds"],
+        )

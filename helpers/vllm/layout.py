@@ -3,6 +3,7 @@
 Every change keeps the function of the model. Padded vocabulary rows are the exception: they are zero, so a padded id
 has score 0; the plugin takes them out of the draft's distribution (helpers/vllm/plugin.py).
 """
+
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)     # vLLM 0.32's CPU attention
+CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # vLLM 0.32's CPU attention
 VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
 UNTOUCHED = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 
@@ -34,13 +35,20 @@ def export(folder, out, vocab_size=None, head_sizes=()):
     for file in folder.glob("*.safetensors"):
         weights = load_file(file)
         if vocab_size:
-            weights = {k: pad_rows(w, vocab_size) if k in VOCABULARY else w for k, w in weights.items()}
+            weights = {
+                k: pad_rows(w, vocab_size) if k in VOCABULARY else w for k, w in weights.items()
+            }
         if wider != dim:
             weights = pad_heads(weights, dim, wider)
         save_file(weights, out / file.name, metadata={"format": "pt"})
-    if wider != dim:        # vLLM's Qwen2 has no head_dim of its own; its Llama has, and the same layers
-        config |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": True,
-                   "head_dim": wider, "mlp_bias": False}
+    if wider != dim:  # vLLM's Qwen2 has no head_dim of its own; its Llama has, and the same layers
+        config |= {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "attention_bias": True,
+            "head_dim": wider,
+            "mlp_bias": False,
+        }
         for key in ("layer_types", "max_window_layers", "sliding_window", "use_sliding_window"):
             config.pop(key, None)
     config["vocab_size"] = vocab_size or config["vocab_size"]
@@ -52,16 +60,20 @@ def _head_size(dim, allowed, folder):
     """The least allowed size that is a multiple of `dim`, so that the rotary frequencies are among the wider one's."""
     found = next((size for size in sorted(allowed) if size % dim == 0), None)
     if found is None:
-        raise ValueError(f"the heads of {folder} have {dim} dimensions, and no head size that vLLM has here is a "
-                         f"multiple of it ({', '.join(map(str, allowed))}); use another model")
+        raise ValueError(
+            f"the heads of {folder} have {dim} dimensions, and no head size that vLLM has here is a "
+            f"multiple of it ({', '.join(map(str, allowed))}); use another model"
+        )
     return found
 
 
 def pad_rows(weight, rows):
     """Add zero rows to (V, d) until it has `rows`; refuses to cut."""
     if rows < len(weight):
-        raise ValueError(f"the draft has {len(weight)} vocabulary rows and {rows} were asked for; only a draft with "
-                         "the smaller vocabulary can be padded")
+        raise ValueError(
+            f"the draft has {len(weight)} vocabulary rows and {rows} were asked for; only a draft with "
+            "the smaller vocabulary can be padded"
+        )
     return torch.cat([weight, weight.new_zeros(rows - len(weight), weight.shape[1])])
 
 
@@ -74,7 +86,7 @@ def pad_heads(weights, dim, wider):
     n, half = wider // dim, torch.arange(dim // 2)
     place = torch.cat([n * half, n * half + wider // 2])
 
-    def widen(w):       # rows (heads * dim, ...) -> (heads * wider, ...)
+    def widen(w):  # rows (heads * dim, ...) -> (heads * wider, ...)
         out = w.new_zeros(w.shape[0] // dim, wider, *w.shape[1:])
         out[:, place] = w.reshape(-1, dim, *w.shape[1:])
         return out.reshape(-1, *w.shape[1:])
@@ -82,7 +94,7 @@ def pad_heads(weights, dim, wider):
     out = {}
     for name, w in weights.items():
         if ".q_proj." in name:
-            w = widen(w) * n ** 0.5
+            w = widen(w) * n**0.5
         elif ".k_proj." in name or ".v_proj." in name:
             w = widen(w)
         elif name.endswith(".o_proj.weight"):

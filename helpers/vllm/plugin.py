@@ -6,6 +6,7 @@ Stopping a draft shortens a request's list of drafted tokens after a token that 
 
 Settings come as JSON in $SP_VLLM, because vLLM loads plugins anew in every worker. Without it nothing is patched.
 """
+
 import json
 import math
 import os
@@ -17,15 +18,18 @@ import torch
 from helpers import rules
 
 SETTINGS = "SP_VLLM"
-VERSIONS = ("0.32.0", "0.33.0")     # 0.32.0 was run (CPU build); of 0.33.0 the source was compared, line by line
-TINY = torch.finfo(torch.float32).tiny      # vLLM's CPU kernel reads the uniforms in single precision
+VERSIONS = (
+    "0.32.0",
+    "0.33.0",
+)  # 0.32.0 was run (CPU build); of 0.33.0 the source was compared, line by line
+TINY = torch.finfo(torch.float32).tiny  # vLLM's CPU kernel reads the uniforms in single precision
 
 
 @dataclass(frozen=True)
 class Settings:
     """What the plugin does: gate and inner rule, entropy at which a draft stops (nats), vocabulary before padding."""
 
-    tau: float = -1.0           # below 0 the gate never opens: strict
+    tau: float = -1.0  # below 0 the gate never opens: strict
     beta: float = 1.0
     lenience: float = 1.0
     stop: float = math.inf
@@ -39,17 +43,29 @@ class Settings:
 def settings_of(method, vocab=None):
     """Settings of a methods.Speculative; refuses rules and policies that vLLM's kernels cannot carry out."""
     from helpers.methods import EntropyStop, Fixed
+
     rule, policy = method.rule, method.policy
     tau, inner = (rule.tau, rule.inner) if isinstance(rule, rules.Gated) else (math.inf, rule)
     if getattr(rule, "gate", "low_entropy") != "low_entropy":
-        raise ValueError(f"the gate was {rule.gate!r}; inside vLLM only low_entropy is there: use engine 'local'")
+        raise ValueError(
+            f"the gate was {rule.gate!r}; inside vLLM only low_entropy is there: use engine 'local'"
+        )
     if type(inner) not in (rules.Power, rules.Lenience):
-        raise ValueError(f"the rule was {inner!r}; inside vLLM a rule is a Power or a Lenience, because its kernels "
-                         "draw the standard residual: use engine 'local'")
+        raise ValueError(
+            f"the rule was {inner!r}; inside vLLM a rule is a Power or a Lenience, because its kernels "
+            "draw the standard residual: use engine 'local'"
+        )
     if type(policy) not in (Fixed, EntropyStop):
-        raise ValueError(f"the draft-length policy was {policy!r}; inside vLLM it is Fixed or EntropyStop")
-    return Settings(-1.0 if inner == rules.STRICT else tau, getattr(inner, "beta", 1.0), getattr(inner, "l", 1.0),
-                    getattr(policy, "stop", math.inf), vocab)
+        raise ValueError(
+            f"the draft-length policy was {policy!r}; inside vLLM it is Fixed or EntropyStop"
+        )
+    return Settings(
+        -1.0 if inner == rules.STRICT else tau,
+        getattr(inner, "beta", 1.0),
+        getattr(inner, "l", 1.0),
+        getattr(policy, "stop", math.inf),
+        vocab,
+    )
 
 
 def relaxed(u, H, settings):
@@ -81,12 +97,16 @@ def register():
     if text is None or text == register.done:
         return
     if register.done is not None:
-        raise RuntimeError(f"this process already runs vLLM with {SETTINGS}={register.done} and was given {text}; "
-                           "start a new process for another rule")
+        raise RuntimeError(
+            f"this process already runs vLLM with {SETTINGS}={register.done} and was given {text}; "
+            "start a new process for another rule"
+        )
     check_version()
     if os.environ.get("VLLM_USE_V2_MODEL_RUNNER") != "0":
-        raise RuntimeError("the entropy gate works in vLLM's V1 model runner, and V2 (which draws its uniforms inside "
-                           "a kernel) is selected or may be; set VLLM_USE_V2_MODEL_RUNNER=0")
+        raise RuntimeError(
+            "the entropy gate works in vLLM's V1 model runner, and V2 (which draws its uniforms inside "
+            "a kernel) is selected or may be; set VLLM_USE_V2_MODEL_RUNNER=0"
+        )
     settings = Settings(**json.loads(text))
     register.done = text
     mend_expand()
@@ -107,27 +127,38 @@ register.done = register.mended = None
 def check_version():
     """Refuse a vLLM other than the pinned ones: the patched names are not a public interface."""
     import vllm
+
     found = vllm.__version__.split("+")[0]
     if found not in VERSIONS:
-        raise RuntimeError(f"vLLM {found} is installed and the entropy gate knows {' and '.join(VERSIONS)}; "
-                           f"install one of them, or unset {SETTINGS} to run vLLM without the gate")
+        raise RuntimeError(
+            f"vLLM {found} is installed and the entropy gate knows {' and '.join(VERSIONS)}; "
+            f"install one of them, or unset {SETTINGS} to run vLLM without the gate"
+        )
 
 
 def _require_probabilistic():
     """Refuse, when a worker builds its sampler, a configuration in which the gate would see no q."""
     from vllm.v1.sample.rejection_sampler import RejectionSampler
+
     stock = RejectionSampler.__init__
 
     @wraps(stock)
     def init(self, sampler, spec_config=None, *args, **kwargs):
         if spec_config is not None:
-            if spec_config.method != "draft_model" or spec_config.draft_sample_method != "probabilistic":
-                raise ValueError(f"vLLM was to draft with method {spec_config.method!r} and draft_sample_method "
-                                 f"{spec_config.draft_sample_method!r}; the entropy gate needs a draft model that "
-                                 "samples: set method 'draft_model' and draft_sample_method 'probabilistic'")
+            if (
+                spec_config.method != "draft_model"
+                or spec_config.draft_sample_method != "probabilistic"
+            ):
+                raise ValueError(
+                    f"vLLM was to draft with method {spec_config.method!r} and draft_sample_method "
+                    f"{spec_config.draft_sample_method!r}; the entropy gate needs a draft model that "
+                    "samples: set method 'draft_model' and draft_sample_method 'probabilistic'"
+                )
             if spec_config.rejection_sample_method != "standard":
-                raise ValueError(f"rejection_sample_method was {spec_config.rejection_sample_method!r}; the entropy "
-                                 "gate changes 'standard': set that, or run the other without the gate")
+                raise ValueError(
+                    f"rejection_sample_method was {spec_config.rejection_sample_method!r}; the entropy "
+                    "gate changes 'standard': set that, or run the other without the gate"
+                )
         stock(self, sampler, spec_config, *args, **kwargs)
 
     RejectionSampler.__init__ = init
@@ -136,26 +167,52 @@ def _require_probabilistic():
 def _gate(settings):
     """rejection_sample sees q, generate_uniform_probs (which it calls) returns the gated rule's uniforms."""
     from vllm.v1.sample import rejection_sampler as module
+
     stock_sample, stock_uniforms, H = module.rejection_sample, module.generate_uniform_probs, None
 
     @wraps(stock_sample)
-    def rejection_sample(draft_token_ids, num_draft_tokens, max_spec_len, cu_num_draft_tokens, draft_probs,
-                         target_logits, bonus_token_ids, sampling_metadata, *args, **kwargs):
+    def rejection_sample(
+        draft_token_ids,
+        num_draft_tokens,
+        max_spec_len,
+        cu_num_draft_tokens,
+        draft_probs,
+        target_logits,
+        bonus_token_ids,
+        sampling_metadata,
+        *args,
+        **kwargs,
+    ):
         nonlocal H
-        H = None        # no q: greedy requests only, or drafts that vLLM has lost; both are left strict
+        H = None  # no q: greedy requests only, or drafts that vLLM has lost; both are left strict
         if draft_probs is not None and not sampling_metadata.all_greedy:
             times = torch.tensor(num_draft_tokens, device=draft_probs.device)
-            temperature = sampling_metadata.temperature.repeat_interleave(times, output_size=len(draft_probs))
+            temperature = sampling_metadata.temperature.repeat_interleave(
+                times, output_size=len(draft_probs)
+            )
             H = entropy(draft_probs, temperature)
-        return stock_sample(draft_token_ids, num_draft_tokens, max_spec_len, cu_num_draft_tokens, draft_probs,
-                            target_logits, bonus_token_ids, sampling_metadata, *args, **kwargs)
+        return stock_sample(
+            draft_token_ids,
+            num_draft_tokens,
+            max_spec_len,
+            cu_num_draft_tokens,
+            draft_probs,
+            target_logits,
+            bonus_token_ids,
+            sampling_metadata,
+            *args,
+            **kwargs,
+        )
 
     @wraps(stock_uniforms)
     def generate_uniform_probs(*args, **kwargs):
         u = stock_uniforms(*args, **kwargs)
         return u if H is None else relaxed(u, H, settings)
 
-    module.rejection_sample, module.generate_uniform_probs = rejection_sample, generate_uniform_probs
+    module.rejection_sample, module.generate_uniform_probs = (
+        rejection_sample,
+        generate_uniform_probs,
+    )
 
 
 class _AllStopped(Exception):
@@ -183,13 +240,14 @@ def _stop_drafts(settings):
     from vllm.v1.outputs import DraftTokenIds
     from vllm.v1.spec_decode.llm_base_proposer import SpecDecodeBaseProposer as Proposer
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner as Runner
+
     stock_propose, stock_sample = Proposer.propose, Proposer._sample_draft_tokens
     stock_take = Runner.take_draft_token_ids
 
     @wraps(stock_sample)
     def sample_draft_tokens(self, hidden_states, sampling_metadata):
         tokens, probs = stock_sample(self, hidden_states, sampling_metadata)
-        if probs is not None:       # None: all requests are greedy, and vLLM computes no q
+        if probs is not None:  # None: all requests are greedy, and vLLM computes no q
             self.sp_block.add(tokens, probs, sampling_metadata.temperature, settings.stop)
             if not self.sp_block.going.any():
                 raise _AllStopped
@@ -198,8 +256,10 @@ def _stop_drafts(settings):
     @wraps(stock_propose)
     def propose(self, *args, **kwargs):
         if self.vllm_config.scheduler_config.async_scheduling:
-            raise ValueError("vLLM schedules asynchronously, before a draft's length is known; set "
-                             "async_scheduling=False to stop drafts at high entropy")
+            raise ValueError(
+                "vLLM schedules asynchronously, before a draft's length is known; set "
+                "async_scheduling=False to stop drafts at high entropy"
+            )
         self.sp_block = _Block()
         try:
             return stock_propose(self, *args, **kwargs)
@@ -210,7 +270,7 @@ def _stop_drafts(settings):
     @wraps(stock_take)
     def take_draft_token_ids(self):
         taken, block = stock_take(self), getattr(self.drafter, "sp_block", None)
-        self.drafter.sp_block = None        # a step without a proposal must not find an old block
+        self.drafter.sp_block = None  # a step without a proposal must not find an old block
         if taken is None or block is None or block.lengths is None:
             return taken
         cut = [tokens[:n] for tokens, n in zip(taken.draft_token_ids, block.lengths.tolist())]
@@ -223,11 +283,12 @@ def _stop_drafts(settings):
 def _cut_vocabulary(settings):
     """Rows that only pad a draft's vocabulary (layout.export) get probability 0."""
     from vllm.v1.spec_decode import llm_base_proposer as module
+
     stock = module.compute_probs_and_sample_next_token
 
     @wraps(stock)
     def compute_probs_and_sample_next_token(logits, *args, **kwargs):
-        logits[:, settings.vocab:] = -torch.inf
+        logits[:, settings.vocab :] = -torch.inf
         return stock(logits, *args, **kwargs)
 
     module.compute_probs_and_sample_next_token = compute_probs_and_sample_next_token
@@ -241,6 +302,7 @@ def mend_expand():
     """
     from vllm.platforms import current_platform
     from vllm.v1.sample import rejection_sampler as module
+
     if not current_platform.is_cpu():
         return
     stock = module.expand_batch_to_tokens
@@ -256,10 +318,14 @@ def mend_expand():
 def expands(expand):
     """Whether this expand_batch_to_tokens does what it says; new values each time: freed memory may hold old ones."""
     ends = torch.tensor([1, 3], dtype=torch.int32)
-    return all(expand(torch.tensor([a, 2.0]), ends, 3).tolist() == [a, 2.0, 2.0] for a in (0.5, 0.25, 0.75))
+    return all(
+        expand(torch.tensor([a, 2.0]), ends, 3).tolist() == [a, 2.0, 2.0] for a in (0.5, 0.25, 0.75)
+    )
 
 
 def expand_batch_to_tokens(x, cu_num_tokens, num_tokens, replace_from=0, replace_to=0):
     """x (requests,) repeated for each request's tokens, with one value replaced. Returns (num_tokens,)."""
     x = torch.where(x == replace_from, torch.full_like(x, replace_to), x)
-    return x.repeat_interleave(cu_num_tokens.diff(prepend=cu_num_tokens.new_zeros(1)).long(), output_size=num_tokens)
+    return x.repeat_interleave(
+        cu_num_tokens.diff(prepend=cu_num_tokens.new_zeros(1)).long(), output_size=num_tokens
+    )

@@ -1,4 +1,5 @@
 """Tests that need vLLM: `make test-vllm`. They run in an environment of their own and are no part of `make test`."""
+
 import pytest
 
 from helpers.vllm import plugin
@@ -13,7 +14,9 @@ except ModuleNotFoundError:
 def installed():
     """Skip everything, with a word, where vLLM is missing."""
     if current_platform is None:
-        pytest.skip("vLLM is not installed here; `make test-vllm` sets up an environment that has it")
+        pytest.skip(
+            "vLLM is not installed here; `make test-vllm` sets up an environment that has it"
+        )
 
 
 @pytest.fixture
@@ -23,10 +26,15 @@ def sampler(monkeypatch):
     current_platform.register_triton_kernel_overrides()
     from vllm.v1.sample import rejection_sampler as module
     from vllm.v1.spec_decode import llm_base_proposer as proposer
+
     for name in ("rejection_sample", "generate_uniform_probs", "expand_batch_to_tokens"):
         monkeypatch.setattr(module, name, getattr(module, name))
     monkeypatch.setattr(module.RejectionSampler, "__init__", module.RejectionSampler.__init__)
-    monkeypatch.setattr(proposer, "compute_probs_and_sample_next_token", proposer.compute_probs_and_sample_next_token)
+    monkeypatch.setattr(
+        proposer,
+        "compute_probs_and_sample_next_token",
+        proposer.compute_probs_and_sample_next_token,
+    )
     monkeypatch.setattr(plugin.register, "done", None)
     monkeypatch.setattr(plugin.register, "mended", None)
     monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "0")
@@ -37,7 +45,9 @@ def sampler(monkeypatch):
 @pytest.fixture
 def activate(sampler, monkeypatch):
     """Load the plugin with some settings, as vLLM does in a worker."""
+
     def load(settings):
         monkeypatch.setenv(plugin.SETTINGS, settings.text)
         plugin.register()
+
     return load

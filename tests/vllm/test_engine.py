@@ -13,13 +13,15 @@ from helpers.methods import Autoregressive, EntropyStop, Fixed, Sampling, Specul
 from helpers.vllm import engine, layout
 from helpers.vllm.engine import VLLMEngine
 
-LEVEL, WIDER = 1e-3, 3.29 / 1.96        # a 95 % half-width times WIDER is one at 99.9 %
+LEVEL, WIDER = 1e-3, 3.29 / 1.96  # a 95 % half-width times WIDER is one at 99.9 %
 STOP = 0.5
-METHODS = {"SP": Speculative(rules.STRICT, Fixed(4), "SP"),
-           "sqrt": Speculative(rules.SP_entropy(1.0), Fixed(4), "sqrt"),
-           "power": Speculative(rules.Power(0.2), Fixed(4), "power"),
-           "lenience": Speculative(rules.Lenience(0.2), Fixed(4), "lenience"),
-           "dynamic": Speculative(rules.STRICT, EntropyStop(6, stop=STOP), "dynamic")}
+METHODS = {
+    "SP": Speculative(rules.STRICT, Fixed(4), "SP"),
+    "sqrt": Speculative(rules.SP_entropy(1.0), Fixed(4), "sqrt"),
+    "power": Speculative(rules.Power(0.2), Fixed(4), "power"),
+    "lenience": Speculative(rules.Lenience(0.2), Fixed(4), "lenience"),
+    "dynamic": Speculative(rules.STRICT, EntropyStop(6, stop=STOP), "dynamic"),
+}
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +44,7 @@ def served(jobs):
             engine = VLLMEngine("pocket", method or METHODS[name])
             known[name] = engine, engine.run(jobs)
         return known[name]
+
     return run
 
 
@@ -50,7 +53,9 @@ def next_probabilities(lm, sequences, temperature=1.0):
     """The model's next-token distributions after sequences of one length. Returns (n, V) double."""
     tokens = torch.tensor(sequences)
     lm.start(*tokens.shape)
-    return (lm.logits(lm.forward(tokens, [0] * len(tokens))[:, -1]).double() / temperature).softmax(-1)
+    return (lm.logits(lm.forward(tokens, [0] * len(tokens))[:, -1]).double() / temperature).softmax(
+        -1
+    )
 
 
 def likely(lm, prompt, depth, least, temperature):
@@ -58,8 +63,11 @@ def likely(lm, prompt, depth, least, temperature):
     found = {(): 1.0}
     for _ in range(depth):
         after = next_probabilities(lm, [prompt + list(c) for c in found], temperature)
-        found = {(*c, t): w * float(after[i, t]) for i, (c, w) in enumerate(found.items())
-                 for t in (w * after[i] >= least).nonzero()[:, 0].tolist()}
+        found = {
+            (*c, t): w * float(after[i, t])
+            for i, (c, w) in enumerate(found.items())
+            for t in (w * after[i] >= least).nonzero()[:, 0].tolist()
+        }
     return found
 
 
@@ -68,7 +76,9 @@ def test_strict_matches_the_target_s_joint_distribution(pair, name):
     """Chi-squared of four tokens of 1500 answers to one prompt; all but the first come out of speculation."""
     n, problem, warm = 1500, tasks.load("pocket-news", 2)[1], Sampling(1.3)
     engine = VLLMEngine("pocket", METHODS[name], warm)
-    rows = engine.run([(seed, problem) for seed in range(n)], 4, grade=False, ignore_eos=True, stop_token_ids=[])
+    rows = engine.run(
+        [(seed, problem) for seed in range(n)], 4, grade=False, ignore_eos=True, stop_token_ids=[]
+    )
     expected = likely(pair.target, pair.encode(problem.messages), 4, 8 / n, warm.temperature)
     seen = [tuple(t) for t in rows.tokens]
     counts = [seen.count(c) for c in expected]
@@ -82,12 +92,20 @@ def test_acceptance_and_score_are_those_of_our_own_engine(pair, jobs, served, na
     rows = served(name)[1]
     own = experiments.run(pair, [METHODS[name]], [p for s, p in jobs if s == 0], (0, 1))
     for top, bottom in (("accepted", "drafted"), ("score", "answers")):
-        a, b = (stats.ratio(r.assign(answers=1), top, bottom, METHODS[name].label) for r in (rows, own))
-        assert abs(a.estimate - b.estimate) < WIDER * (a.half_width ** 2 + b.half_width ** 2) ** 0.5, (top, a, b)
+        a, b = (
+            stats.ratio(r.assign(answers=1), top, bottom, METHODS[name].label) for r in (rows, own)
+        )
+        assert abs(a.estimate - b.estimate) < WIDER * (a.half_width**2 + b.half_width**2) ** 0.5, (
+            top,
+            a,
+            b,
+        )
 
 
 def test_relaxed_rules_accept_more(served):
-    ratio = {name: served(name)[1].accepted.sum() / served(name)[1].drafted.sum() for name in METHODS}
+    ratio = {
+        name: served(name)[1].accepted.sum() / served(name)[1].drafted.sum() for name in METHODS
+    }
     assert ratio["power"] > ratio["SP"] and ratio["lenience"] > ratio["SP"]
 
 
@@ -111,8 +129,14 @@ def test_greedy_is_unchanged(pair, jobs):
     some, cold = jobs[:32], Sampling(0.0)
     gated = VLLMEngine("pocket", METHODS["sqrt"], cold).run(some)
     alone = VLLMEngine("pocket", Autoregressive("target"), cold).run(some)
-    own = decode(pair, Autoregressive("target"), [pair.encode(p.messages) for _, p in some], [(0, 0)] * len(some),
-                 sampling=cold, max_new_tokens=80)
+    own = decode(
+        pair,
+        Autoregressive("target"),
+        [pair.encode(p.messages) for _, p in some],
+        [(0, 0)] * len(some),
+        sampling=cold,
+        max_new_tokens=80,
+    )
     assert gated.tokens.tolist() == alone.tokens.tolist() == [a.tokens for a in own]
     assert alone.accepted.sum() == 0 and (alone.target_calls == alone.n_tokens).all()
 
@@ -127,7 +151,11 @@ def test_a_draft_stops_after_its_first_unsure_token(pair, jobs, served):
             for slot in range(min(accepted + 1, drafted)):
                 if made + slot >= len(tokens):
                     break
-                H = float(rules.entropy(next_probabilities(pair.draft, [prompt + tokens[:made + slot]]))[0])
+                H = float(
+                    rules.entropy(next_probabilities(pair.draft, [prompt + tokens[: made + slot]]))[
+                        0
+                    ]
+                )
                 if abs(H - STOP) < 1e-3:
                     continue
                 if slot < drafted - 1:
@@ -143,22 +171,33 @@ def test_a_draft_stops_after_its_first_unsure_token(pair, jobs, served):
 def test_a_padded_draft_serves_a_larger_target(jobs, tmp_path):
     """Sizes 1024 and 1088: the padded copy drafts no padded id (under accept-all, so that every draft is seen)."""
     pocket = models.PAIRS["pocket"]
-    target = layout.export(models.locate(pocket.target, pocket), tmp_path / "target", vocab_size=1088)
+    target = layout.export(
+        models.locate(pocket.target, pocket), tmp_path / "target", vocab_size=1088
+    )
     shutil.copytree(common.ROOT / "data/pocket/tokenizer", tmp_path / "tokenizer")
     preset = models.Preset(pocket.draft, str(target))
     method = Speculative(rules.ACCEPT_ALL, Fixed(4), "padded")
     rows = VLLMEngine(preset, method).run([(s, p) for s, p in jobs[:64]], 24, grade=False)
-    drafted = [t for tokens in rows.tokens for i, t in enumerate(tokens) if i % 5]      # a whole block is always kept
+    drafted = [
+        t for tokens in rows.tokens for i, t in enumerate(tokens) if i % 5
+    ]  # a whole block is always kept
     assert len(drafted) > 500 and max(drafted) < 1024
 
 
-@pytest.mark.parametrize("options, environment, said", [
-    ({"speculative_config": {"method": "draft_model", "num_speculative_tokens": 4}}, {},
-     "draft_sample_method 'greedy'.*set method 'draft_model' and draft_sample_method 'probabilistic'"),
-    ({}, {"VLLM_USE_V2_MODEL_RUNNER": "1"}, "V1 model runner.*VLLM_USE_V2_MODEL_RUNNER=0"),
-    ({}, {"VLLM_PLUGINS": "another"}, "did not load this project's plugin"),
-    ({}, {"SP_VLLM_PYTHON": "BARE"}, r"vLLM is not installed in .*\[vllm\]")],
-    ids=["greedy drafts", "V2", "excluded", "none"])
+@pytest.mark.parametrize(
+    "options, environment, said",
+    [
+        (
+            {"speculative_config": {"method": "draft_model", "num_speculative_tokens": 4}},
+            {},
+            "draft_sample_method 'greedy'.*set method 'draft_model' and draft_sample_method 'probabilistic'",
+        ),
+        ({}, {"VLLM_USE_V2_MODEL_RUNNER": "1"}, "V1 model runner.*VLLM_USE_V2_MODEL_RUNNER=0"),
+        ({}, {"VLLM_PLUGINS": "another"}, "did not load this project's plugin"),
+        ({}, {"SP_VLLM_PYTHON": "BARE"}, r"vLLM is not installed in .*\[vllm\]"),
+    ],
+    ids=["greedy drafts", "V2", "excluded", "none"],
+)
 def test_bad_input_is_one_sentence(jobs, monkeypatch, options, environment, said, tmp_path):
     if environment.get("SP_VLLM_PYTHON") == "BARE":
         venv.create(tmp_path / "bare")

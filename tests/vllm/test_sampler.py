@@ -1,4 +1,5 @@
 """The plugin against vLLM's own rejection sampler and its CPU kernels, one drafted token per request."""
+
 import math
 from types import SimpleNamespace
 
@@ -11,11 +12,16 @@ from helpers.methods import Speculative
 from helpers.vllm import plugin
 from helpers.vllm.plugin import Settings
 
-N, V, LEVEL = 40000, 6, 1e-4        # requests, vocabulary, false-alarm rate of each chi-squared test
+N, V, LEVEL = 40000, 6, 1e-4  # requests, vocabulary, false-alarm rate of each chi-squared test
 P = torch.tensor([0.40, 0.25, 0.15, 0.10, 0.10, 0.0])
-Q = torch.tensor([0.10, 0.45, 0.05, 0.20, 0.10, 0.10])      # H = 1.54 nats
-RULES = {"strict": rules.STRICT, "sqrt": rules.SQRT, "power": rules.Power(0.2), "lenience": rules.Lenience(0.4),
-         "all": rules.ACCEPT_ALL}
+Q = torch.tensor([0.10, 0.45, 0.05, 0.20, 0.10, 0.10])  # H = 1.54 nats
+RULES = {
+    "strict": rules.STRICT,
+    "sqrt": rules.SQRT,
+    "power": rules.Power(0.2),
+    "lenience": rules.Lenience(0.4),
+    "all": rules.ACCEPT_ALL,
+}
 
 
 def one_step(sampler, p=P, q=Q, temperature=1.0, seed=0):
@@ -23,11 +29,22 @@ def one_step(sampler, p=P, q=Q, temperature=1.0, seed=0):
     torch.manual_seed(seed)
     drafts = torch.multinomial(q, N, replacement=True)
     greedy = temperature == 0
-    metadata = SimpleNamespace(all_greedy=greedy, all_random=not greedy, generators={},
-                               temperature=None if greedy else torch.full((N,), temperature))
-    out = sampler.rejection_sample(drafts.int(), [1] * N, 1, torch.arange(1, N + 1, dtype=torch.int32),
-                                   None if greedy else q.expand(N, V).contiguous(), p.log().expand(N, V).contiguous(),
-                                   torch.zeros(N, 1, dtype=torch.int32), metadata)
+    metadata = SimpleNamespace(
+        all_greedy=greedy,
+        all_random=not greedy,
+        generators={},
+        temperature=None if greedy else torch.full((N,), temperature),
+    )
+    out = sampler.rejection_sample(
+        drafts.int(),
+        [1] * N,
+        1,
+        torch.arange(1, N + 1, dtype=torch.int32),
+        None if greedy else q.expand(N, V).contiguous(),
+        p.log().expand(N, V).contiguous(),
+        torch.zeros(N, 1, dtype=torch.int32),
+        metadata,
+    )
     return out[:, 0].long(), drafts
 
 
@@ -36,7 +53,9 @@ def fits(tokens, expected):
     counts = torch.bincount(tokens, minlength=V)
     assert (counts[expected == 0] == 0).all()
     possible = expected > 0
-    return stats.chisquare(counts[possible], N * expected[possible] / expected[possible].sum()).pvalue
+    return stats.chisquare(
+        counts[possible], N * expected[possible] / expected[possible].sum()
+    ).pvalue
 
 
 @pytest.mark.parametrize("tau", [2.0, 1.0], ids=["open", "closed"])
@@ -52,7 +71,7 @@ def test_every_rule_has_its_closed_form(sampler, activate, name, tau):
 
 def test_the_gate_is_open_at_the_unwarped_entropy(sampler, activate):
     """At temperature 0.5 vLLM hands over q^2; the gate still looks at H of q."""
-    warped = Q ** 2 / (Q ** 2).sum()
+    warped = Q**2 / (Q**2).sum()
     H, H_warped = float(rules.entropy(Q)), float(rules.entropy(warped))
     activate(Settings((H + H_warped) / 2, beta=0.0))
     tokens, drafts = one_step(sampler, q=warped, temperature=0.5)
@@ -63,7 +82,9 @@ def test_the_gate_is_open_at_the_unwarped_entropy(sampler, activate):
 def test_accept_all_accepts_every_gated_token(sampler, activate):
     activate(Settings(math.inf, beta=0.0))
     tokens, drafts = one_step(sampler)
-    assert torch.equal(tokens, drafts) and (drafts == 5).any()      # also the one that the target excludes
+    assert (
+        torch.equal(tokens, drafts) and (drafts == 5).any()
+    )  # also the one that the target excludes
 
 
 def test_tau_below_zero_is_stock_bit_for_bit(sampler, activate):
@@ -81,14 +102,24 @@ def test_greedy_is_unchanged(sampler, activate):
 def test_a_bug_would_be_seen(sampler, activate):
     """The chi-squared test has the power to tell beta 0.5 from 0.4."""
     activate(Settings(2.0, beta=0.4))
-    o, _ = rules.output_distribution(rules.SQRT, P.double(), Q.double(), rules.Signals(rules.entropy(Q)))
+    o, _ = rules.output_distribution(
+        rules.SQRT, P.double(), Q.double(), rules.Signals(rules.entropy(Q))
+    )
     assert fits(one_step(sampler)[0], o) < LEVEL
 
 
 def test_strict_settings_patch_nothing_but_the_cpu_defect(sampler, activate):
-    before = sampler.rejection_sample, sampler.generate_uniform_probs, sampler.RejectionSampler.__init__
+    before = (
+        sampler.rejection_sample,
+        sampler.generate_uniform_probs,
+        sampler.RejectionSampler.__init__,
+    )
     activate(Settings())
-    assert before == (sampler.rejection_sample, sampler.generate_uniform_probs, sampler.RejectionSampler.__init__)
+    assert before == (
+        sampler.rejection_sample,
+        sampler.generate_uniform_probs,
+        sampler.RejectionSampler.__init__,
+    )
 
 
 def test_no_settings_patch_nothing(sampler):
@@ -99,7 +130,10 @@ def test_no_settings_patch_nothing(sampler):
 
 def test_the_work_around_stays_exactly_as_long_as_it_is_needed(sampler, activate):
     """The installed build decides: mended where its own expand_batch_to_tokens fails, vLLM's own where it works."""
-    stock, ask = sampler.expand_batch_to_tokens, (torch.tensor([0.5, 0.0, 2.0]), torch.tensor([1, 1, 3]), 3, 0, 1)
+    stock, ask = (
+        sampler.expand_batch_to_tokens,
+        (torch.tensor([0.5, 0.0, 2.0]), torch.tensor([1, 1, 3]), 3, 0, 1),
+    )
     needed = not plugin.expands(stock)
     activate(Settings())
     assert sampler.expand_batch_to_tokens(*ask).tolist() == [0.5, 2.0, 2.0]
@@ -114,12 +148,16 @@ def test_the_work_around_goes_when_vllm_works(sampler, activate, monkeypatch):
 
     monkeypatch.setattr(sampler, "expand_batch_to_tokens", repaired)
     activate(Settings())
-    assert sampler.expand_batch_to_tokens(torch.tensor([2.0]), torch.tensor([2]), 2).tolist() == [2.0, 2.0]
+    assert sampler.expand_batch_to_tokens(torch.tensor([2.0]), torch.tensor([2]), 2).tolist() == [
+        2.0,
+        2.0,
+    ]
     assert sampler.expand_batch_to_tokens is repaired and plugin.register.mended is False
 
 
 def test_padded_rows_are_never_drafted(sampler, activate):
     from vllm.v1.spec_decode import llm_base_proposer as proposer
+
     activate(Settings(vocab=4))
     metadata = SimpleNamespace(all_greedy=False, all_random=True, temperature=torch.ones(N))
     scores = torch.tensor([1.0, 0.0, 2.0, 0.5, 0.0, 0.0])
@@ -130,7 +168,9 @@ def test_padded_rows_are_never_drafted(sampler, activate):
 
 def test_another_version_is_refused(sampler, activate, monkeypatch):
     monkeypatch.setattr("vllm.__version__", "0.19.1")
-    with pytest.raises(RuntimeError, match="vLLM 0.19.1 is installed and the entropy gate knows 0.32.0 and 0.33.0"):
+    with pytest.raises(
+        RuntimeError, match="vLLM 0.19.1 is installed and the entropy gate knows 0.32.0 and 0.33.0"
+    ):
         activate(Settings(1.0, 0.5))
 
 
@@ -147,12 +187,23 @@ def test_a_second_rule_in_one_process_is_refused(sampler, activate):
         activate(Settings(1.0, 0.25))
 
 
-@pytest.mark.parametrize("change, said", [({"draft_sample_method": "greedy"}, "draft_sample_method 'probabilistic'"),
-                                          ({"method": "ngram"}, "method 'ngram'"),
-                                          ({"rejection_sample_method": "fly"}, "set that")])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"draft_sample_method": "greedy"}, "draft_sample_method 'probabilistic'"),
+        ({"method": "ngram"}, "method 'ngram'"),
+        ({"rejection_sample_method": "fly"}, "set that"),
+    ],
+)
 def test_configurations_without_a_q_are_refused(sampler, activate, change, said):
     activate(Settings(1.0, 0.5))
-    config = SimpleNamespace(**{"method": "draft_model", "draft_sample_method": "probabilistic",
-                                "rejection_sample_method": "standard"} | change)
+    config = SimpleNamespace(
+        **{
+            "method": "draft_model",
+            "draft_sample_method": "probabilistic",
+            "rejection_sample_method": "standard",
+        }
+        | change
+    )
     with pytest.raises(ValueError, match=said):
         sampler.RejectionSampler(SimpleNamespace(), config)
