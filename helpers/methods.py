@@ -1,6 +1,6 @@
-"""What can be run: draft-length policies, and the methods, each a frozen dataclass that a notebook builds.
+"""What can be run: the sampling, draft-length policies, and methods, frozen dataclasses all.
 
-Policies decide from the prefix and the token just kept, never by dropping a token, so they are lossless.
+A notebook builds them. Each kind of method has a decoder in helpers/decoding.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from helpers import rules
 
 @dataclass(frozen=True)
 class Sampling:
-    """Temperature, top-k and top-p: the warp from scores to the distribution that is sampled from."""
+    """Temperature, top-k and top-p: from scores to the distribution that is sampled from."""
 
     temperature: float = 1.0
     top_k: int = 0
@@ -23,11 +23,13 @@ class Sampling:
             raise ValueError(f"temperature was {self.temperature}; it must be 0 (greedy) or more")
         if not 0 < self.top_p <= 1 or self.top_k < 0:
             raise ValueError(
-                f"top_p was {self.top_p} and top_k {self.top_k}; they need 0 < top_p <= 1 and top_k >= 0"
+                f"top_p was {self.top_p} and top_k {self.top_k}; "
+                "they need 0 < top_p <= 1 and top_k >= 0"
             )
 
     @property
     def plain(self):
+        """Whether the distribution is the model's own softmax."""
         return self.temperature == 1 and not self.top_k and self.top_p == 1
 
     def warp(self, logits):
@@ -48,7 +50,9 @@ class Sampling:
         return logits.softmax(-1)
 
 
-# ---- how many tokens are drafted -----------------------------------------------------------------------
+# ---- how many tokens are drafted ---------------------------------------------------------------
+# A policy decides from the prefix and the token that was just drawn and is kept. It never drops a
+# token because of its value: that would bias the output.
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,13 @@ class Fixed:
             )
 
     def go_on(self, H, q_x, j):
+        """Whether to draft another token after slot j: bool, the shape of H (nats) and q_x."""
         return torch.ones_like(H, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
 class EntropyStop(Fixed):
-    """Keep the token just drawn, then stop drafting where H(q) > `stop` nats; at most `gamma` tokens."""
+    """Keep the token just drawn, then stop where H(q) > `stop` nats; at most `gamma` tokens."""
 
     stop: float = 1.0
     adaptive = True
@@ -81,7 +86,10 @@ class EntropyStop(Fixed):
 
 @dataclass(frozen=True)
 class Confidence(Fixed):
-    """Stop after a token with q(x) < `threshold`: transformers' assistant_confidence_threshold (0.4)."""
+    """Stop after a token with q(x) < `threshold`.
+
+    transformers calls it assistant_confidence_threshold, 0.4 by default.
+    """
 
     threshold: float = 0.4
     adaptive = True
@@ -92,7 +100,10 @@ class Confidence(Fixed):
 
 @dataclass(frozen=True)
 class SqrtEntropyStop(Fixed):
-    """Stop where 1 - sqrt(c H) < `threshold`: AdaEDL's bound (arXiv 2410.18351, c = 0.2) and SVIP's (2411.18462)."""
+    """Stop where 1 - sqrt(c H) < `threshold`, a bound on the acceptance.
+
+    AdaEDL (arXiv 2410.18351) has c = 0.2; SVIP (arXiv 2411.18462) is of the same form.
+    """
 
     c: float = 0.2
     threshold: float = 0.5
@@ -102,29 +113,27 @@ class SqrtEntropyStop(Fixed):
         return 1 - (self.c * H).clamp(min=0).sqrt() >= self.threshold
 
 
-# ---- methods ---------------------------------------------------------------------------------------
+# ---- methods -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Autoregressive:
-    """One model alone, one token at a time: AS_small (draft) or AS_large (target)."""
+    """One model alone, one token at a time: AS_small (draft), AS_large (target), or an expert."""
 
     model: str = "target"
     label: str = ""
 
     def __post_init__(self):
-        object.__setattr__(
-            self,
-            "label",
-            self.label or {"draft": "AS_small", "target": "AS_large"}.get(self.model, self.model),
-        )
+        usual = {"draft": "AS_small", "target": "AS_large"}
+        object.__setattr__(self, "label", self.label or usual.get(self.model, self.model))
 
 
 @dataclass(frozen=True)
 class Selective:
-    """The draft speaks; the target makes the token where the gate opens. No verification.
+    """The draft writes; the target writes the token where the gate opens. No verification.
 
-    gate "entropy": H(q) > tau. Controls: "random" (u < tau) and "periodic" (share tau of positions, evenly).
+    gate "entropy": H(q) > tau, in nats. Controls: "random", u < tau, and "periodic", the share tau
+    of the positions, evenly spaced.
     """
 
     tau: float = 1.0
@@ -148,19 +157,27 @@ class Selective:
 
 @dataclass(frozen=True)
 class Speculative:
-    """Draft a block, verify it at once, accept by `rule`. SP is rule = STRICT; SP_entropy is rules.SP_entropy(tau)."""
+    """Draft a block by `policy`, verify it at once, accept by `rule`.
+
+    SP is rule = STRICT; SP_entropy is rule = rules.SP_entropy(tau).
+    """
 
     rule: rules.Rule = rules.STRICT
     policy: Fixed = field(default_factory=Fixed)
     label: str = "SP"
 
+    @property
+    def per_round(self):
+        """The most tokens that a round can add: a whole block and the bonus."""
+        return self.policy.gamma + 1
+
 
 @dataclass(frozen=True)
 class Routed:
-    """Small models only: the general draft speaks; where H(q) > tau the surest of draft and experts takes over.
+    """Small models only: where the draft's H(q) > tau, the surest of draft and experts takes over.
 
-    An expert hands back to the draft when its own entropy exceeds `back` nats; the draft may then ask again.
-    choose "entropy" is the least-entropy rule; "random" (control) takes any expert.
+    An expert hands back to the draft when its own entropy exceeds `back` nats; the draft may then
+    ask again. choose "entropy" takes the one with least entropy; "random" (control) any expert.
     """
 
     tau: float = 0.5

@@ -1,13 +1,17 @@
 """Acceptance rules of speculative sampling, and what they do to the output distribution.
 
-A rule is an acceptance probability a(x) for a drafted token and a residual r to draw the replacement
-from after a rejection. The output is o(x) = q(x) a(x) + R r(x), with R = 1 - sum_x q(x) a(x).
-Everything here is a pure function of tensors: p (target) and q (draft) are the warped distributions
-that are sampled from, shape (..., V); H_q is the entropy of the draft's unwarped softmax, in nats.
+A rule is an acceptance probability a(x) for a drafted token, and a residual r to draw the
+replacement from after a rejection. What comes out has the law o(x) = q(x) a(x) + R r(x), with
+R = 1 - sum_x q(x) a(x). Everything here is a pure function of tensors: p (target) and q (draft)
+are the warped distributions that are sampled from, shape (..., V); H_q is the entropy of the
+draft's unwarped softmax, in nats.
 
-Sources: strict rule and residual, Leviathan et al. 2023 (arXiv 2211.17192), Chen et al. 2023
-(arXiv 2302.01318); lenience, Leviathan et al. 2023, appendix A.5; KL-optimal clipping, the water-filling
-argument of this project's README.
+A rule of one's own needs `accept(p_x, q_x)` and `residual(p, q)`; a gate of one's own needs
+`open(signals)` and an `inner` rule (helpers/README.md has a recipe).
+
+Sources: strict rule and residual, Leviathan et al. 2023 (arXiv 2211.17192) and Chen et al. 2023
+(arXiv 2302.01318); lenience, Leviathan et al. 2023, appendix A.5. That clipping has the least KL at
+given acceptance is the water-filling argument in notebook 05.
 """
 
 import math
@@ -26,6 +30,15 @@ class Signals:
     H_p: torch.Tensor | None = None  # entropy of the target, nats, unwarped
     max_q: torch.Tensor | None = None  # the draft's largest probability, unwarped
     u_gate: torch.Tensor | None = None  # a uniform that nothing else uses
+
+    def each(self, function):
+        """The same signals with `function` applied to every tensor that is there."""
+        values = (self.H_q, self.H_p, self.max_q, self.u_gate)
+        return Signals(*(None if value is None else function(value) for value in values))
+
+    def at(self, row, slot):
+        """The signals at one slot per row: (rows, slots) -> (rows,)."""
+        return self.each(lambda value: value[row, slot])
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class Power:
         return ratio if self.beta == 1 else ratio.pow(self.beta)
 
     def residual(self, p, q):
-        """Replacement distribution after a rejection: norm((p - q)+), or p where p = q. Shape (..., V)."""
+        """Replacement after a rejection: norm((p - q)+), or p where p = q. (..., V) -> (..., V)."""
         return _normalised((p - q).clamp(min=0), fallback=p)
 
 
@@ -56,35 +69,42 @@ class Power:
 class Lenience:
     """a = min(1, p / (l q)), 0 < l <= 1 (Leviathan et al. 2023, A.5); l = 1 is strict."""
 
-    l: float = 1.0
+    lenience: float = 1.0
 
     def __post_init__(self):
-        if not 0 < self.l <= 1:
-            raise ValueError(f"lenience was {self.l}; it must lie in (0, 1], and 1 is strict")
+        if not 0 < self.lenience <= 1:
+            raise ValueError(
+                f"lenience was {self.lenience}; it must lie in (0, 1], and 1 is strict"
+            )
 
     def accept(self, p_x, q_x):
         """Acceptance probability of a drafted token; p_x, q_x of any one shape."""
-        return (p_x / (self.l * q_x).clamp(min=TINY)).clamp(max=1)
+        return (p_x / (self.lenience * q_x).clamp(min=TINY)).clamp(max=1)
 
     residual = Power.residual
 
 
 @dataclass(frozen=True)
 class Clip(Lenience):
-    """Lenience with the residual that makes o = clip(q, t2 p, p/l): least KL(o||p) at its acceptance.
+    """Lenience with the residual that makes o = clip(q, t2 p, p/l), p/l with l the lenience.
 
-    t2 solves sum (t2 p - q)+ = sum (q - p/l)+, so tokens that the draft forgot are topped up only as far
-    as the rejected mass reaches, instead of in proportion to (p - q)+.
+    Of all rules that accept as much at a position this one has the least KL(o||p) there.
+
+    t2 solves sum (t2 p - q)+ = sum (q - p/l)+, so tokens that the draft forgot are topped up only
+    as far as the rejected mass reaches, instead of in proportion to (p - q)+.
     """
 
     def residual(self, p, q):
         """Replacement distribution norm((t2 p - q)+), shape (..., V)."""
-        rejected = (q - p / self.l).clamp(min=0).sum(-1, keepdim=True)
-        t2 = _waterlevel(p, q, rejected)
+        rejected = (q - p / self.lenience).clamp(min=0).sum(-1, keepdim=True)
+        t2 = _water_level(p, q, rejected)
         return _normalised((t2 * p - q).clamp(min=0), fallback=p)
 
 
-STRICT, SQRT, ACCEPT_ALL = Power(1.0), Power(0.5), Power(0.0)
+STRICT = Power(1.0)
+SQRT = Power(0.5)
+ACCEPT_ALL = Power(0.0)
+NOT_RELAXED = (STRICT, Lenience(1.0), Clip(1.0))
 GATES = ("low_entropy", "high_entropy", "max_prob", "target_entropy", "random")
 
 
@@ -107,7 +127,8 @@ class Gated:
     def __post_init__(self):
         if math.isnan(self.tau):
             raise ValueError(
-                "tau was NaN; it must be a number of nats (negative: strict, inf: relaxed everywhere)"
+                "tau was NaN; it must be a number of nats "
+                "(negative: strict, inf: relaxed everywhere)"
             )
         if self.gate not in GATES:
             raise ValueError(f"gate was {self.gate!r}; choose one of {', '.join(GATES)}")
@@ -135,41 +156,43 @@ def SP_entropy(tau: float, beta: float = 0.5) -> Gated:
     return Gated(tau, Power(beta))
 
 
+def is_gated(rule):
+    """Whether a rule is an inner rule where a gate is open and strict elsewhere."""
+    return hasattr(rule, "open")
+
+
+def needs_target(rule):
+    """Whether a rule's gate looks at the target's entropy."""
+    return getattr(rule, "gate", "") == "target_entropy"
+
+
 def is_open(rule: Rule, signals: Signals):
     """Where `rule` departs from strict: bool, the shape of the signals."""
-    if isinstance(rule, Gated):
+    if is_gated(rule):
         return rule.open(signals)
-    return torch.full_like(
-        signals.H_q, rule not in (STRICT, Lenience(1.0), Clip(1.0)), dtype=torch.bool
-    )
+    return torch.full_like(signals.H_q, rule not in NOT_RELAXED, dtype=torch.bool)
 
 
 def accept_prob(rule: Rule, p_x, q_x, signals: Signals):
-    """a(x) for drafted tokens; p_x, q_x and the signals share one shape. Returns that shape, in [0, 1]."""
-    if not isinstance(rule, Gated):
+    """a(x) for drafted tokens, in [0, 1]; p_x, q_x and the signals share one shape."""
+    if not is_gated(rule):
         return rule.accept(p_x, q_x)
     return torch.where(rule.open(signals), rule.inner.accept(p_x, q_x), STRICT.accept(p_x, q_x))
 
 
 def residual(rule: Rule, p, q, signals: Signals):
-    """r for a rejected position; p, q of shape (..., V), signals of shape (...). Returns (..., V), sums to 1."""
-    if not isinstance(rule, Gated):
+    """r of a rejected position, summing to 1. p, q (..., V), signals (...) -> (..., V)."""
+    if not is_gated(rule):
         return rule.residual(p, q)
-    if not isinstance(rule.inner, Clip):
-        return STRICT.residual(p, q)
-    return torch.where(
-        rule.open(signals)[..., None], rule.inner.residual(p, q), STRICT.residual(p, q)
-    )
+    standard = STRICT.residual(p, q)
+    if type(rule.inner).residual is Power.residual:
+        return standard
+    return torch.where(rule.open(signals)[..., None], rule.inner.residual(p, q), standard)
 
 
 def output_distribution(rule: Rule, p, q, signals: Signals):
-    """o(x) = q a + R r: what one speculative step really samples from, and R. Shapes (..., V), (...)."""
-    wide = Signals(
-        *(
-            None if s is None else s[..., None].expand_as(p)
-            for s in (signals.H_q, signals.H_p, signals.max_q, signals.u_gate)
-        )
-    )
+    """o(x) = q a + R r, what one speculative step really samples from, and R. (..., V), (...)."""
+    wide = signals.each(lambda value: value[..., None].expand_as(p))
     kept = q * accept_prob(rule, p, q, wide)
     rejected = (1 - kept.sum(-1)).clamp(min=0)
     return kept + rejected[..., None] * residual(rule, p, q, signals), rejected
@@ -186,24 +209,13 @@ def tv(a, b):
 
 
 def kl(a, b):
-    """KL(a || b) in nats over the last axis; inf where a has mass that b lacks. (..., V) -> (...)."""
+    """KL(a || b) in nats over the last axis, (..., V) -> (...); inf where only a has mass."""
     return (torch.special.xlogy(a, a) - torch.special.xlogy(a, b)).sum(-1)
 
 
 def overshoot(o, p):
-    """max_x o(x)/p(x) over tokens that o can produce: how far one token is inflated. (..., V) -> (...)."""
+    """max_x o(x)/p(x) over tokens that o can produce: the most inflated one. (..., V) -> (...)."""
     return torch.where(o > 0, o / p.clamp(min=TINY), torch.zeros_like(o)).amax(-1)
-
-
-def kl_front(p, q, rejected):
-    """Least KL(o||p) of any rule that rejects with probability `rejected` (nats). (..., V), (...) -> (...).
-
-    o = clip(q, t2 p, t1 p) with sum (q - t1 p)+ = R = sum (t2 p - q)+.
-    """
-    R = rejected[..., None]
-    upper = _waterlevel(-p, -q, R, low=0.0, falling=True)
-    lower = _waterlevel(p, q, R)
-    return kl(torch.maximum(torch.minimum(q, upper * p), lower * p), p)
 
 
 def _normalised(mass, fallback):
@@ -212,17 +224,13 @@ def _normalised(mass, fallback):
     return torch.where(total > 0, mass / total.clamp(min=TINY), fallback)
 
 
-def _waterlevel(p, q, mass, low=0.0, falling=False):
-    """t with sum (t p - q)+ = mass, by bisection; `falling` solves sum (q - t p)+ = mass (signs flipped by the caller)."""
-    high = (
-        (q.abs() / p.abs().clamp(min=1e-12)).amax(-1, keepdim=True).clamp(max=1e12)
-        if falling
-        else torch.ones_like(mass)
-    )
-    low = torch.full_like(mass, low)
+def _water_level(p, q, mass):
+    """t in [0, 1] with sum (t p - q)+ = mass, by bisection. (..., V), (..., 1) -> (..., 1)."""
+    low = torch.zeros_like(mass)
+    high = torch.ones_like(mass)
     for _ in range(60):
-        mid = (low + high) / 2
-        over = (mid * p - q).clamp(min=0).sum(-1, keepdim=True) > mass
-        go_up = over if falling else ~over
-        low, high = torch.where(go_up, mid, low), torch.where(go_up, high, mid)
+        middle = (low + high) / 2
+        too_much = (middle * p - q).clamp(min=0).sum(-1, keepdim=True) > mass
+        low = torch.where(too_much, low, middle)
+        high = torch.where(too_much, middle, high)
     return high

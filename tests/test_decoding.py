@@ -1,4 +1,4 @@
-"""The decoders against exact enumeration, against each other, and against mutants that must fail."""
+"""The decoders against exact enumeration, each other, and mutants that must fail."""
 
 import itertools
 import shutil
@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import ROOT, table, table_pair
 
-from helpers import decoding, models, rules, tasks
+from helpers import decoding, rules, tasks
 from helpers.methods import (
     Autoregressive,
     Confidence,
@@ -21,7 +21,7 @@ from helpers.methods import (
     Speculative,
     SqrtEntropyStop,
 )
-from helpers.models import load_pair
+from helpers.models import compact, load_pair
 
 TARGET, DRAFT = table(1), table(2)
 POLICIES = [
@@ -86,19 +86,29 @@ def enumerate_runs(module, method, length, eos=(9,), draft=DRAFT):
 
 
 def fresh(old=None, new=None):
-    """A private copy of the decoding module, with `old` replaced by `new` in its source (a mutant)."""
-    source = (ROOT / "helpers" / "decoding.py").read_text()
+    """A private copy of the speculative decoder, `old` replaced by `new` in its source (a mutant).
+
+    The module has a `decode` that runs it.
+    """
+    source = (ROOT / "helpers" / "decoding" / "speculative.py").read_text()
     if old:
         assert source.count(old) == 1, f"the mutant's place occurs {source.count(old)} times"
         source = source.replace(old, new)
     module = types.ModuleType("decoding_copy")
     sys.modules["decoding_copy"] = module
     exec(compile(source, "decoding_copy", "exec"), module.__dict__)
+
+    def decode(*arguments, **options):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(decoding.DECODERS, Speculative, module.speculative)
+            return decoding.decode(*arguments, **options)
+
+    module.decode = decode
     return module
 
 
 def expected(rule, policy, length, eos=9):
-    """The output distribution by recursion over rounds: at a tested slot o = q a + R r, at the bonus p."""
+    """The output distribution by recursion over rounds: o = q a + R r at a slot, p at the bonus."""
     out = {}
 
     def new_round(done, weight):
@@ -184,28 +194,29 @@ def test_eos_inside_a_block(policy):
 
 MUTANTS = {
     "swapped p and q": (
-        "rules.accept_prob(rule, p_x, q_x, signals), u",
-        "rules.accept_prob(rule, q_x, p_x, signals), u",
+        "rules.accept_prob(rule, p_x, q_x, signals)",
+        "rules.accept_prob(rule, q_x, p_x, signals)",
         Fixed(2),
     ),
     "residual is p": (
-        "replaced = rules.residual(rule, p_next, block.q[row, slot], here)",
+        "replaced = rules.residual(rule, p_next, block.q[row, slot], signals.at(row, slot))",
         "replaced = p_next",
         Fixed(2),
     ),
     "bonus from the draft": (
-        "(n == block.drafted)[:, None], p_next, replaced",
-        "(n == block.drafted)[:, None], block.q[row, slot], replaced",
+        "torch.where(whole, p_next, replaced)",
+        "torch.where(whole, block.q[row, slot], replaced)",
         Fixed(2),
     ),
     "stop token dropped": (
         "        drafted += going\n",
-        "        drafted += going & policy.go_on(rules.entropy(raw), q.gather(-1, x[:, None])[:, 0], j)\n",
+        "        drafted += going & policy.go_on(H, q.gather(-1, x[:, None])[:, 0], j)\n",
         Confidence(3, 0.4),
     ),
     "rollback forgotten": (
         "scores = pair.target.logits(pair.target.forward(fed, start))",
-        "at = pair.target.memory.cached; pair.target.memory.cached = [c + fed.shape[1] for c in at]; "
+        "at = pair.target.memory.cached; "
+        "pair.target.memory.cached = [c + fed.shape[1] for c in at]; "
         "scores = pair.target.logits(pair.target.forward(fed, at))",
         Fixed(1),
     ),
@@ -222,7 +233,7 @@ def test_mutants_fail(name):
 
 
 def test_full_acceptance_earns_a_bonus_token():
-    """With draft = target every round emits gamma + 1 tokens; a decoder without bonus would emit gamma."""
+    """With draft = target every round emits gamma + 1 tokens; without a bonus it would be gamma."""
     (answer,) = decoding.decode(
         table_pair(TARGET, TARGET),
         Speculative(rules.STRICT, Fixed(3)),
@@ -236,7 +247,7 @@ def test_full_acceptance_earns_a_bonus_token():
 
 
 def test_joint_chi_square_with_real_uniforms():
-    """The position-keyed uniforms give the target's joint: chi-square at the 0.1 % level, fixed seed."""
+    """Uniforms keyed by position give the target's joint: chi-square, 0.1 %, fixed seed."""
     from scipy.stats import chisquare
 
     n, method = 6000, Speculative(rules.STRICT, Fixed(2))
@@ -261,7 +272,7 @@ def test_joint_chi_square_with_real_uniforms():
 
 
 def test_rescue_identity_on_a_trace():
-    """Rescues per tested position equal the mean TV that the trace records, within 4 standard errors."""
+    """Rescues per tested position equal the mean TV of the trace, within 4 standard errors."""
     n, method = 800, Speculative(rules.SP_entropy(10.0), Fixed(3))
     answers = decoding.decode(
         table_pair(DRAFT, TARGET),
@@ -292,7 +303,7 @@ def test_coupled_runs_agree_until_the_first_rescue():
     )
     differ = 0
     for a, b in zip(strict, relaxed):
-        rescues = b.trace[b.trace.rescued == True].position if "rescued" in b.trace else []  # noqa: E712
+        rescues = b.trace.position[b.trace.rescued.eq(True)]
         first = int(min(rescues)) if len(rescues) else 6
         assert a.tokens[:first] == b.tokens[:first]
         differ += a.tokens != b.tokens
@@ -317,7 +328,7 @@ METHODS = [
 def packed():
     """The shipped pair with the packed layers of a large one: an fp16 target and an int8 draft."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "SMALL_EMBEDDING", 0)
+        patch.setattr(compact, "SMALL_EMBEDDING", 0)
         pair = load_pair("pocket", device="cpu")
     assert (pair.target.body.bytes_per_weight, pair.draft.body.bytes_per_weight) == (2, 1)
     return pair
@@ -329,7 +340,10 @@ def test_packed_greedy_equals_the_packed_target(packed, prompts, method):
 
 
 def test_packed_strict_is_lossless(packed, prompts):
-    """Two hot tokens follow the packed target's joint, by first token and class of the second: chi-square, 0.1 %, fixed seed."""
+    """Two hot tokens follow the packed target's joint: chi-square, 0.1 %, fixed seed.
+
+    Cells are the first token and a class of the second.
+    """
     from scipy.stats import chisquare
 
     n, target, start, hot, classes = 1500, packed.target, prompts[0], Sampling(2.5), 12
@@ -365,7 +379,10 @@ def test_packed_strict_is_lossless(packed, prompts):
 
 @pytest.mark.parametrize("method", METHODS[1:], ids=lambda m: m.label)
 def test_a_packed_row_does_not_depend_on_its_neighbours(packed, prompts, method):
-    """Two rows alone and among 24: the same tokens (a single row takes int8's quicker scale, so two are compared)."""
+    """Two rows alone and among 24: the same tokens.
+
+    A single row takes int8's quicker scale, so two are compared.
+    """
     keys = [(1, i) for i in range(len(prompts))]
     together = decoding.decode(packed, method, prompts, keys, max_new_tokens=20)
     pairs = [
@@ -405,7 +422,7 @@ def test_greedy_equals_the_target(pocket, prompts, method):
 
 
 def test_rollback_equals_recomputation(pocket, prompts):
-    """p and q recorded in a long run with many rejections equal those of one forward without a cache."""
+    """p and q recorded in a run with many rejections equal those of one forward without a cache."""
     (answer,) = decoding.decode(
         pocket, Speculative(policy=Fixed(6)), prompts[:1], [(2, 0)], max_new_tokens=60, trace=True
     )
@@ -468,7 +485,7 @@ def experts():
 
 
 def test_routing_limits(experts, prompts):
-    """tau = inf never asks (AS_small's tokens); tau < 0 with back = inf hands every answer to its first surest model."""
+    """tau = inf never asks (AS_small's tokens); tau < 0 asks everybody at every token."""
     keys = [(4, i) for i in range(len(prompts))]
     never, alone = (
         decoding.decode(experts, m, prompts, keys, max_new_tokens=30)
@@ -487,7 +504,7 @@ def test_routing_limits(experts, prompts):
 
 
 def test_routing_counts_what_a_switch_must_read(experts, prompts):
-    """A model that has been silent for k tokens reads k more than one: the counts equal the trace's silences."""
+    """A model that was silent for k tokens reads k more: counts equal the trace's silences."""
     answers = decoding.decode(
         experts,
         Routed(0.3, 0.6),

@@ -1,3 +1,4 @@
-"""The decoders: one model alone, entropy-selective, speculative, routed; one prompt or many at once."""
+"""The decoders: one model alone, entropy-selective, speculative, routed; one prompt or many."""
 
-from helpers.decoding.dispatch import decode
+from helpers.decoding.batch import Batch, Generation, Round
+from helpers.decoding.dispatch import DECODERS, decode

@@ -1,6 +1,7 @@
 """Book-keeping of a batch: the growing sequences, what each answer has cost, and the clock."""
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pandas as pd
@@ -8,12 +9,16 @@ import torch
 
 from helpers.decoding.sampling import uniforms
 
+STOP_WINDOW = 24  # a stop text is looked for in so many last tokens
+
 
 @dataclass
 class Generation:
-    """One answer: tokens (with eos, if it came), text, how it finished, counts, seconds by phase, trace rows.
+    """One answer: its tokens (with eos, if it came) and text, how it finished, what it cost.
 
-    `seconds` begin when the prompt has been read (prefill_s stands apart) and hold draft_s, verify_s and host_s.
+    `seconds` begin when the prompt has been read (prefill_s stands apart) and hold draft_s,
+    verify_s and host_s; a batch of several rows has no time per answer (NaN). `trace` has one row
+    per tested or emitted position, where one was asked for.
     """
 
     tokens: list
@@ -32,93 +37,173 @@ class Generation:
     draft_s: float = float("nan")
     verify_s: float = float("nan")
     host_s: float = float("nan")
-    trace: pd.DataFrame | None = None
+    trace: pd.DataFrame | list | None = None
 
 
-class Rows:
-    """The growing sequences of one batch, their uniforms and counts; finished rows leave it."""
+@dataclass
+class Round:
+    """What one round adds to every row: its new tokens, and its trace rows where one is kept."""
 
-    def __init__(self, pair, prompts, keys, max_new_tokens, stop, trace, slack):
-        self.pair, self.stop, self.max_new = pair, stop, max_new_tokens
+    tokens: list[list[int]]
+    trace: list[list[dict]] | None = None
+
+
+class Batch:
+    """The growing sequences of one batch, with their uniforms; finished rows leave it.
+
+    `answers` are all Generations in the order of the prompts, `live` those of the rows that are
+    still in the batch, and `ids` the places of these in `answers`.
+    """
+
+    def __init__(self, pair, prompts, keys, max_new_tokens, stop, trace, per_round):
+        self.pair = pair
+        self.stop = stop
+        self.max_new = max_new_tokens
+        self.tracing = trace
         self.prompt = [len(p) for p in prompts]
         self.length = list(self.prompt)  # tokens in the sequence, a plain int per row
-        room = (
-            max(self.prompt) + max_new_tokens + slack
-        )  # a row near its end may sit beside rows that draft on
+        # A row near its end may sit beside rows that draft on: it needs room for a round more.
+        room = max(self.prompt) + max_new_tokens + per_round
         self.tokens = torch.zeros(len(prompts), room, dtype=torch.long, device=pair.device)
-        for row, p in enumerate(prompts):
-            self.tokens[row, : len(p)] = torch.tensor(p)
+        for row, prompt in enumerate(prompts):
+            self.tokens[row, : len(prompt)] = torch.tensor(prompt, device=pair.device)
         self.u = uniforms(keys, max_new_tokens + 1).to(pair.device)
-        self.all = [Generation([], trace=[] if trace else None) for _ in prompts]
-        self.live = list(self.all)
+        self.answers = [Generation([], trace=[] if trace else None) for _ in prompts]
+        self.live = list(self.answers)
+        self.ids = list(range(len(prompts)))
+        self.models = ()
+        self.finished = []
+        self.clock = Clock(pair.device, phases=len(prompts) == 1)
 
-    def made(self):
-        """Tokens generated so far, per row."""
+    def read_prompts(self, *models):
+        """Cache all of every prompt but its last token in these models."""
+        self.models = models
+        for lm in models:
+            lm.prefill(self.tokens, self.prompt, self.tokens.shape[1])
+        self.clock.prompts_are_read()
+
+    def generated(self):
+        """How many tokens each row has generated so far."""
         return [n - p for n, p in zip(self.length, self.prompt)]
 
     def tail(self, width):
-        """The last `width` tokens of every row (rows, width) and their first positions; a shorter row begins at 0."""
+        """The last `width` tokens of every row, (rows, width), and their first positions (ints).
+
+        A row that is shorter begins at 0.
+        """
         start = [max(n - width, 0) for n in self.length]
-        device = self.tokens.device
-        return self.tokens.gather(
-            1, torch.tensor(start, device=device)[:, None] + torch.arange(width, device=device)
-        ), start
+        first = torch.tensor(start, device=self.tokens.device)[:, None]
+        cells = first + torch.arange(width, device=self.tokens.device)
+        return self.tokens.gather(1, cells), start
 
-    def at(self, offsets, purpose):
-        """Uniforms of one purpose at generated positions `offsets` (list per row) -> (rows,)."""
-        return self.u[torch.arange(len(offsets)), torch.tensor(offsets), purpose]
+    def next_scores(self, lm):
+        """Scores of every row's next token, (rows, V); whatever the model's cache lacks is fed."""
+        behind = max(n - c for n, c in zip(self.length, lm.memory.cached))
+        tokens, start = self.tail(behind)
+        hidden = lm.forward(tokens, start)
+        lm.memory.cached = list(self.length)
+        rows = torch.arange(len(start), device=hidden.device)
+        last = torch.tensor([n - 1 - s for n, s in zip(self.length, start)], device=hidden.device)
+        return lm.logits(hidden[rows, last])
 
-    def append(self, row, new):
-        """Add tokens (ints) to a row; cut at eos, at a stop text, at the length limit. True when the row is done."""
+    def uniforms_at(self, positions, purpose):
+        """Uniforms of one purpose at a generated position per row (ints) -> (rows,)."""
+        device = self.u.device
+        rows = torch.arange(len(positions), device=device)
+        return self.u[rows, torch.tensor(positions, device=device), purpose]
+
+    def add(self, new):
+        """Append a Round to every live row, and mark the rows that have finished."""
+        self.finished = []
+        for row, tokens in enumerate(new.tokens):
+            self.live[row].rounds += 1
+            if new.trace is not None:
+                self.live[row].trace += new.trace[row]
+            if self._append(row, tokens):
+                self.finished.append(row)
+
+    def _append(self, row, tokens):
+        """Add tokens to a row, cut at eos, at a stop text, at the length. True when it is done."""
         answer = self.live[row]
-        for token in new:
+        before = len(answer.tokens)
+        for token in tokens:
             answer.tokens.append(token)
             if token in self.pair.eos:
                 answer.finish = "eos"
-            elif self.stop and any(s in self.pair.decode(answer.tokens[-24:]) for s in self.stop):
+            elif self._has_stop_text(answer):
                 answer.finish = "stop"
-            elif len(answer.tokens) < self.max_new:
-                continue
-            break
-        n = len(answer.tokens)
-        self.tokens[row, self.prompt[row] : self.prompt[row] + n] = torch.tensor(
-            answer.tokens, device=self.tokens.device
-        )
-        self.length[row] = self.prompt[row] + n
-        return answer.finish != "length" or n >= self.max_new
+            if answer.finish != "length" or len(answer.tokens) == self.max_new:
+                break
+        added = torch.tensor(answer.tokens[before:], device=self.tokens.device)
+        begin = self.prompt[row] + before
+        self.length[row] = self.prompt[row] + len(answer.tokens)
+        self.tokens[row, begin : self.length[row]] = added
+        return answer.finish != "length" or len(answer.tokens) >= self.max_new
 
-    def drop(self, done, *models):
-        """Take finished rows out of the batch and out of every model's memory."""
-        keep = [i for i in range(len(self.live)) if i not in done]
-        if not done or not keep:
-            self.live = [self.live[i] for i in keep]
+    def _has_stop_text(self, answer):
+        if not self.stop:
+            return False
+        end = self.pair.decode(answer.tokens[-STOP_WINDOW:])
+        return any(text in end for text in self.stop)
+
+    def drop_finished(self):
+        """Take the rows that have finished out of the batch and out of every model's memory."""
+        if not self.finished:
+            return
+        keep = [row for row in range(len(self.live)) if row not in self.finished]
+        self.live = [self.live[row] for row in keep]
+        self.ids = [self.ids[row] for row in keep]
+        if not keep:
             return
         index = torch.tensor(keep, device=self.tokens.device)
-        self.tokens, self.u = self.tokens[index], self.u[index]
-        self.length, self.prompt = [self.length[i] for i in keep], [self.prompt[i] for i in keep]
-        self.live = [self.live[i] for i in keep]
-        for lm in models:
+        self.tokens = self.tokens[index]
+        self.u = self.u[index]
+        self.length = [self.length[row] for row in keep]
+        self.prompt = [self.prompt[row] for row in keep]
+        for lm in self.models:
             lm.memory.keep(keep)
 
 
+def cut_at_stop(text, stop):
+    """The text before the first of the stop texts."""
+    for end in stop:
+        text = text.split(end)[0]
+    return text
+
+
 class Clock:
-    """Seconds by phase. Synchronises a GPU only where phases are asked for, so that a round stays asynchronous."""
+    """Seconds by phase.
+
+    A GPU is synchronised only where phases are asked for, so that a round stays asynchronous.
+    """
 
     def __init__(self, device, phases):
-        self.cuda, self.phases = device.type == "cuda", phases
+        self.device = device
+        self.phases = phases
         self.spent = {"draft": 0.0, "verify": 0.0}
         self.begin = self.now()
         self.prefill = float("nan")
 
-    def prompt_read(self):
-        """The prompt is in the caches: generation begins here."""
+    def prompts_are_read(self):
+        """The prompts are in the caches: generation begins here."""
         now = self.now()
-        self.prefill, self.begin = now - self.begin, now
+        self.prefill = now - self.begin
+        self.begin = now
 
     def now(self):
-        if self.cuda and self.phases:
-            torch.cuda.synchronize()
+        if self.phases:
+            synchronise(self.device)
         return time.perf_counter()
 
-    def add(self, phase, since):
-        self.spent[phase] += self.now() - since
+    @contextmanager
+    def phase(self, name):
+        """Charge what happens inside to a phase."""
+        since = self.now()
+        yield
+        self.spent[name] += self.now() - since
+
+
+def synchronise(device):
+    """Wait for a GPU to finish; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()

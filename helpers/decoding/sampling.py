@@ -1,4 +1,4 @@
-"""From probabilities to tokens: the inverse-CDF draw, and the uniforms that make runs coupled and repeatable."""
+"""From probabilities to tokens: the draw, and the uniforms that make runs coupled."""
 
 import numpy as np
 import torch
@@ -7,7 +7,10 @@ DRAFT, ACCEPT, REPLACE, GATE = range(4)  # the purposes of a position's uniforms
 
 
 def sample(probs, u):
-    """Inverse-CDF draw: the first token whose cumulative probability exceeds u. (..., V), (...) -> (...) long."""
+    """Inverse-CDF draw: the first token whose cumulative probability exceeds u.
+
+    (..., V), (...) -> (...), long.
+    """
     cdf = probs.cumsum(-1)
     total = cdf[..., -1:]
     point = torch.minimum(u[..., None] * total, torch.nextafter(total, torch.zeros_like(total)))
@@ -15,16 +18,17 @@ def sample(probs, u):
 
 
 def accepts(a, u):
-    """Whether a token with acceptance probability a is accepted by the uniform u: bool, the common shape."""
+    """Whether the uniform u accepts a token with acceptance probability a: bool, their shape."""
     return u < a
 
 
 def uniforms(keys, length):
-    """Uniforms in [0, 1) of shape (rows, length, 4); row b depends on keys[b] = (seed, problem number) alone."""
-    table = [
-        np.random.Generator(np.random.Philox(key=[int(k) % 2**64 for k in key])).random(
-            (length, 4), np.float32
-        )
-        for key in keys
-    ]
-    return torch.from_numpy(np.stack(table))
+    """Uniforms in [0, 1) of shape (rows, length, 4), one per purpose.
+
+    Row b depends on keys[b] = (seed, problem number) alone.
+    """
+    tables = []
+    for key in keys:
+        generator = np.random.Generator(np.random.Philox(key=[int(k) % 2**64 for k in key]))
+        tables.append(generator.random((length, 4), np.float32))
+    return torch.from_numpy(np.stack(tables))

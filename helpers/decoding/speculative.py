@@ -1,0 +1,214 @@
+"""Speculative sampling: the draft proposes a block, the target verifies it in one forward.
+
+Sources: Leviathan et al. 2023 (arXiv 2211.17192), Chen et al. 2023 (arXiv 2302.01318). With the
+rule STRICT the output has the target's distribution; tests/test_decoding.py enumerates it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from helpers import rules
+from helpers.decoding.batch import Round
+from helpers.decoding.sampling import ACCEPT, DRAFT, GATE, REPLACE, accepts, sample
+
+
+@dataclass
+class Block:
+    """A drafted block of g tokens per row; a row may have stopped before the others.
+
+    tokens (rows, g); q, the distributions they were drawn from (rows, g, V); H, entropy in nats,
+    and max_q, both of the unwarped distributions (rows, g); drafted, how many count (rows,).
+    """
+
+    tokens: torch.Tensor
+    q: torch.Tensor
+    H: torch.Tensor
+    max_q: torch.Tensor
+    drafted: torch.Tensor
+
+
+def speculative(pair, method, batch, sampling):
+    """One block per round: draft, verify, keep a prefix and one token of the target's."""
+    batch.read_prompts(pair.draft, pair.target)
+    turn = 0
+    while batch.live:
+        with batch.clock.phase("draft"):
+            block = draft_block(pair, method.policy, batch, sampling)
+        width = 0 if block is None else block.tokens.shape[1]
+        with batch.clock.phase("verify"):
+            last, start = batch.tail(1)
+            fed = torch.cat([last, block.tokens], 1) if width else last
+            scores = pair.target.logits(pair.target.forward(fed, start))
+        if width:
+            accepted, next_token, columns = verify(method.rule, block, scores, batch, sampling)
+            parts = [accepted, next_token, block.drafted, *block.tokens.T]
+        else:
+            next_token = next_alone(scores, batch, sampling)
+            parts = [torch.zeros_like(next_token), next_token, torch.zeros_like(next_token)]
+            columns = {}
+        # One transfer from the device per round: everything that the host needs, stacked.
+        accepted, next_token, drafted, *slots = torch.stack(parts).tolist()
+        new = Round([], [] if batch.tracing else None)
+        for row, answer in enumerate(batch.live):
+            n = accepted[row]
+            kept = [slot[row] for slot in slots[:n]]
+            ended = bool(kept) and kept[-1] in pair.eos
+            new.tokens.append(kept if ended else [*kept, next_token[row]])
+            answer.target_calls += 1
+            answer.draft_calls += drafted[row] if method.policy.adaptive else width
+            answer.drafted += drafted[row]
+            answer.accepted += n
+            if batch.tracing:
+                position = batch.length[row] - batch.prompt[row]
+                tested = _tested(columns, row, position, turn, min(n + 1, drafted[row]))
+                answer.rescued += sum(slot["rescued"] for slot in tested)
+                new.trace.append(tested)
+                if not ended:
+                    source = "bonus" if n == drafted[row] else "residual"
+                    new.trace[row].append(_added(position, turn, n, next_token[row], source))
+            if width:
+                # The draft has read the last token and all drafted ones but the last.
+                pair.draft.memory.cached[row] = batch.length[row] + min(width - 1, n)
+        yield new
+        turn += 1
+
+
+def draft_block(pair, policy, batch, sampling):
+    """Draft up to policy.gamma tokens per row. Returns Block, or None where no row has room."""
+    lm = pair.draft
+    positions = batch.generated()
+    # The target adds a token to every block, so a row has room for one draft less than is left.
+    room = [batch.max_new - position - 1 for position in positions]
+    most = min(policy.gamma, max(room))
+    if most < 1:
+        return None
+    room = torch.tensor(room, device=pair.device)
+    eos = torch.tensor(pair.eos, device=pair.device)
+    drafted = torch.zeros_like(room)
+    going = room > 0
+    tokens, qs, entropies, peaks = [], [], [], []
+    for j in range(most):
+        if j == 0:
+            scores = batch.next_scores(lm)
+        else:
+            start = [length + j - 1 for length in batch.length]
+            scores = lm.logits(lm.forward(tokens[-1][:, None], start)[:, -1])
+        raw = scores.softmax(-1)
+        q = raw if sampling.plain else sampling.warp(scores)
+        here = [min(position + j, batch.max_new) for position in positions]
+        x = sample(q, batch.uniforms_at(here, DRAFT))
+        H = rules.entropy(raw)
+        drafted += going
+        tokens.append(x)
+        qs.append(q)
+        entropies.append(H)
+        peaks.append(raw.amax(-1))
+        # A token that was drawn stays, whatever its value: dropping it would bias the output.
+        going = going & (j + 1 < room) & ~torch.isin(x, eos)
+        if policy.adaptive:
+            going = going & policy.go_on(H, q.gather(-1, x[:, None])[:, 0], j)
+        # Whether anyone still drafts is free to ask on a CPU; a GPU would have to synchronise.
+        if pair.device.type == "cpu" and not going.any():
+            break
+    stacked = [torch.stack(parts, 1) for parts in (tokens, qs, entropies, peaks)]
+    return Block(*stacked, drafted)
+
+
+def verify(rule, block, scores, batch, sampling):
+    """Accept a prefix of the block and choose the token after it.
+
+    scores: the target's at the block's g slots and the one after, (rows, g + 1, V). Returns
+    accepted (rows,), next_token (rows,), and the columns of a trace, {} where none is kept.
+    """
+    g = block.tokens.shape[1]
+    p = sampling.warp(scores)
+    u = _uniforms_of_block(batch, g)
+    p_x = p[:, :g].gather(-1, block.tokens[..., None])[..., 0]
+    q_x = block.q.gather(-1, block.tokens[..., None])[..., 0]
+    H_p = None
+    if batch.tracing or rules.needs_target(rule):
+        H_p = rules.entropy(scores[:, :g].softmax(-1))
+    signals = rules.Signals(block.H, H_p, block.max_q, u[:, :g, GATE])
+
+    # Slot j is accepted when u_j < a(x_j): for the strict rule a(x) = min(1, p(x) / q(x)), for the
+    # pilot's relaxed one min(1, sqrt(p(x) / q(x))). The accepted prefix ends at the first failure.
+    a = rules.accept_prob(rule, p_x, q_x, signals)
+    inside = torch.arange(g, device=p.device) < block.drafted[:, None]
+    ok = accepts(a, u[:, :g, ACCEPT]) & inside
+    n = ok.long().cumprod(1).sum(1)
+
+    # After a rejection the replacement is drawn from the residual, norm((p - q)+) for most rules,
+    # so that the slot's token has the law q a + R r. After a block that was accepted whole nothing
+    # was rejected: the next token, the bonus, is drawn from the target's p.
+    row = torch.arange(len(n), device=p.device)
+    slot = n.clamp(max=g - 1)
+    p_next = p[row, n]
+    replaced = rules.residual(rule, p_next, block.q[row, slot], signals.at(row, slot))
+    whole = (n == block.drafted)[:, None]
+    next_token = sample(torch.where(whole, p_next, replaced), u[row, n, REPLACE])
+    if not batch.tracing:
+        return n, next_token, {}
+    strict = accepts(rules.STRICT.accept(p_x, q_x), u[:, :g, ACCEPT])
+    columns = {
+        "token": block.tokens,
+        "H_q": block.H,
+        "H_p": H_p,
+        "p_x": p_x,
+        "q_x": q_x,
+        "u": u[:, :g, ACCEPT],
+        "max_q": block.max_q,
+        **_distances(rule, p[:, :g], block.q, signals),
+        "accepted": ok,
+        "relaxed": rules.is_open(rule, signals),
+        "rescued": ok & ~strict,
+    }
+    return n, next_token, {name: values.tolist() for name, values in columns.items()}
+
+
+def next_alone(scores, batch, sampling):
+    """The target's token where there was no room to draft: drawn from p, (rows,)."""
+    p = sampling.warp(scores[:, 0])
+    return sample(p, batch.uniforms_at(batch.generated(), REPLACE))
+
+
+def _uniforms_of_block(batch, g):
+    """Uniforms at a block's g slots and the one after, (rows, g + 1, purposes)."""
+    first = torch.tensor(batch.generated(), device=batch.u.device)[:, None]
+    positions = first + torch.arange(g + 1, device=batch.u.device)
+    # Slots past the longest answer are never kept; any uniform will do for them.
+    positions = positions.clamp(max=batch.max_new)
+    return batch.u.gather(1, positions[..., None].expand(-1, -1, batch.u.shape[-1]))
+
+
+def _distances(rule, p, q, signals):
+    """How far the rule's output law o strays from p at each slot, and the draft's q from p."""
+    o, _ = rules.output_distribution(rule, p, q, signals)
+    return {
+        "tv": rules.tv(o, p),
+        "delta": rules.tv(p, q),
+        "kl": rules.kl(o, p),
+        "overshoot": rules.overshoot(o, p),
+    }
+
+
+def _tested(columns, row, position, turn, count):
+    """Trace rows of the slots that were tested in one row of the batch."""
+    tested = []
+    for j in range(count):
+        facts = {name: values[row][j] for name, values in columns.items()}
+        facts["path"] = "relaxed" if facts.pop("relaxed") else "strict"
+        place = {"position": position + j, "round": turn, "slot": j, "source": "draft"}
+        tested.append(place | facts)
+    return tested
+
+
+def _added(position, turn, n, token, source):
+    """The trace row of the token that the target added after n accepted ones."""
+    return {
+        "position": position + n,
+        "round": turn,
+        "slot": n,
+        "token": token,
+        "source": source,
+    }
