@@ -1,1 +1,1 @@
-"""The same rules inside vLLM."""
+"""The same rules inside vLLM: for targets that one process cannot hold. See README.md here."""

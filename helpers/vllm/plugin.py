@@ -1,10 +1,12 @@
-"""The acceptance rules inside vLLM's draft-model speculation; a plugin of the group vllm.general_plugins.
+"""The acceptance rules inside vLLM's draft-model speculation: a plugin of vllm.general_plugins.
 
-vLLM keeps a drafted token x when p(x)/q(x) >= u. Since (p/q)^beta >= u is p/q >= u^(1/beta), and p/(l q) >= u is
-p/q >= l u, only the uniforms change where the gate H(q) <= tau is open; kernels, residual and bonus stay vLLM's.
-Stopping a draft shortens a request's list of drafted tokens after a token that is kept, which loses nothing.
+vLLM keeps a drafted token x when p(x)/q(x) >= u. Since (p/q)^beta >= u is p/q >= u^(1/beta), and
+p/(l q) >= u is p/q >= l u, only the uniforms change where the gate H(q) <= tau is open; kernels,
+residual and bonus stay vLLM's. Stopping a draft shortens a request's list of drafted tokens after a
+token that is kept, which loses nothing.
 
-Settings come as JSON in $SP_VLLM, because vLLM loads plugins anew in every worker. Without it nothing is patched.
+Settings come as JSON in $SP_VLLM, because vLLM loads plugins anew in every worker. Without it
+nothing is patched.
 """
 
 import json
@@ -16,20 +18,24 @@ from functools import wraps
 import torch
 
 from helpers import rules
+from helpers.methods import EntropyStop, Fixed
 
 SETTINGS = "SP_VLLM"
-VERSIONS = (
-    "0.32.0",
-    "0.33.0",
-)  # 0.32.0 was run (CPU build); of 0.33.0 the source was compared, line by line
+# 0.32.0 was run (CPU build); of 0.33.0 the source was compared, line by line
+VERSIONS = ("0.32.0", "0.33.0")
 TINY = torch.finfo(torch.float32).tiny  # vLLM's CPU kernel reads the uniforms in single precision
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the plugin does: gate and inner rule, entropy at which a draft stops (nats), vocabulary before padding."""
+    """What the plugin does in a worker.
 
-    tau: float = -1.0  # below 0 the gate never opens: strict
+    tau: the gate's threshold in nats (below 0 it never opens: strict); beta, lenience: the inner
+    rule; stop: the entropy above which a draft stops, in nats; vocab: the draft's vocabulary size
+    before padding, where it was padded.
+    """
+
+    tau: float = -1.0
     beta: float = 1.0
     lenience: float = 1.0
     stop: float = math.inf
@@ -37,107 +43,140 @@ class Settings:
 
     @property
     def text(self):
+        """As JSON, for $SP_VLLM."""
         return json.dumps(asdict(self))
+
+    @property
+    def relaxes(self):
+        """Whether the inner rule is another than the strict one."""
+        return (self.beta, self.lenience) != (1, 1)
+
+    @property
+    def stops(self):
+        """Whether drafts stop at high entropy."""
+        return self.stop < math.inf
+
+
+@dataclass
+class Loaded:
+    """What the plugin has done in this process."""
+
+    settings: str | None = None  # the JSON that it was loaded with
+    work_around: bool | None = None  # whether `work_around_expand` replaced vLLM's; None: not tried
+
+
+loaded = Loaded()
 
 
 def settings_of(method, vocab=None):
-    """Settings of a methods.Speculative; refuses rules and policies that vLLM's kernels cannot carry out."""
-    from helpers.methods import EntropyStop, Fixed
-
-    rule, policy = method.rule, method.policy
-    tau, inner = (rule.tau, rule.inner) if isinstance(rule, rules.Gated) else (math.inf, rule)
-    if getattr(rule, "gate", "low_entropy") != "low_entropy":
+    """Settings of a methods.Speculative; refuses what vLLM's kernels cannot carry out."""
+    rule = method.rule
+    policy = method.policy
+    if isinstance(rule, rules.Gated):
+        gate, tau, inner = rule.gate, rule.tau, rule.inner
+    else:
+        gate, tau, inner = "low_entropy", math.inf, rule
+    if gate != "low_entropy":
         raise ValueError(
-            f"the gate was {rule.gate!r}; inside vLLM only low_entropy is there: use engine 'local'"
+            f"the gate was {gate!r}; inside vLLM only low_entropy is there: use engine 'local'"
         )
     if type(inner) not in (rules.Power, rules.Lenience):
         raise ValueError(
-            f"the rule was {inner!r}; inside vLLM a rule is a Power or a Lenience, because its kernels "
-            "draw the standard residual: use engine 'local'"
+            f"the rule was {inner!r}; inside vLLM a rule is a Power or a Lenience, because its "
+            "kernels draw the standard residual: use engine 'local'"
         )
     if type(policy) not in (Fixed, EntropyStop):
         raise ValueError(
             f"the draft-length policy was {policy!r}; inside vLLM it is Fixed or EntropyStop"
         )
     return Settings(
-        -1.0 if inner == rules.STRICT else tau,
-        getattr(inner, "beta", 1.0),
-        getattr(inner, "l", 1.0),
-        getattr(policy, "stop", math.inf),
-        vocab,
+        tau=-1.0 if inner == rules.STRICT else tau,
+        beta=getattr(inner, "beta", 1.0),
+        lenience=getattr(inner, "lenience", 1.0),
+        stop=getattr(policy, "stop", math.inf),
+        vocab=vocab,
     )
 
 
-def relaxed(u, H, settings):
-    """The uniforms that make vLLM's strict test the gated rule's test. u, H of shape (tokens,); returns that shape.
+# ---- the mathematics ---------------------------------------------------------------------------
 
-    Where H > tau they are returned bit for bit. Accept-all gets 0, so that p/q >= u holds even where p = 0; every other
+
+def relaxed(u, H, settings):
+    """The uniforms that make vLLM's strict test the gated rule's test.
+
+    u, H (entropy of the draft, nats) of shape (tokens,); returns that shape. Where H > tau they are
+    returned bit for bit. Accept-all gets 0, so that p/q >= u holds even where p = 0; every other
     power stays above 0, so that such a token is rejected however small beta is.
     """
     if settings.beta == 0:
         inner = torch.zeros_like(u)
     else:
+        # (p/q)^beta >= u  <=>  p/q >= u^(1/beta), and p/(l q) >= u  <=>  p/q >= l u: a rule has a
+        # beta or an l, and the other one is 1
         inner = (settings.lenience * u).pow(1 / settings.beta).clamp(min=TINY)
     return torch.where(H <= settings.tau, inner, u)
 
 
 def entropy(probs, temperature):
-    """Entropy (nats) of softmax(scores) from probs = softmax(scores / temperature). (n, V), (n,) -> (n,).
+    """Entropy (nats) of softmax(scores) from probs = softmax(scores / temperature).
 
-    Exact but for what single precision has rounded to 0 in probs; see engine.COLDEST. Rows at temperature 0 are
-    taken as at 1, as vLLM does with their drafts.
+    probs (n, V), temperature (n,); returns (n,). Exact but for what single precision has rounded to
+    0 in probs; see engine.COLDEST. Rows at temperature 0 are taken as at 1, as vLLM does with their
+    drafts.
     """
     temperature = torch.where(temperature < 1e-5, 1.0, temperature)
     return rules.entropy((probs.log() * temperature[:, None]).softmax(-1))
 
 
+# ---- loading -----------------------------------------------------------------------------------
+
+
 def register():
     """Entry point: called by vLLM in every process that it starts."""
     text = os.environ.get(SETTINGS)
-    if text is None or text == register.done:
+    if text is None or text == loaded.settings:
         return
-    if register.done is not None:
+    if loaded.settings is not None:
         raise RuntimeError(
-            f"this process already runs vLLM with {SETTINGS}={register.done} and was given {text}; "
-            "start a new process for another rule"
+            f"this process already runs vLLM with {SETTINGS}={loaded.settings} and was given "
+            f"{text}; start a new process for another rule"
         )
     check_version()
     if os.environ.get("VLLM_USE_V2_MODEL_RUNNER") != "0":
         raise RuntimeError(
-            "the entropy gate works in vLLM's V1 model runner, and V2 (which draws its uniforms inside "
-            "a kernel) is selected or may be; set VLLM_USE_V2_MODEL_RUNNER=0"
+            "the entropy gate works in vLLM's V1 model runner, and V2 (which draws its uniforms "
+            "inside a kernel) is selected or may be; set VLLM_USE_V2_MODEL_RUNNER=0"
         )
     settings = Settings(**json.loads(text))
-    register.done = text
-    mend_expand()
-    gated, stopping = (settings.beta, settings.lenience) != (1, 1), settings.stop < math.inf
-    if gated or stopping:
+    loaded.settings = text
+    work_around_expand()
+    if settings.relaxes or settings.stops:
         _require_probabilistic()
-    if gated:
+    if settings.relaxes:
         _gate(settings)
-    if stopping:
+    if settings.stops:
         _stop_drafts(settings)
     if settings.vocab is not None:
         _cut_vocabulary(settings)
-
-
-register.done = register.mended = None
 
 
 def check_version():
     """Refuse a vLLM other than the pinned ones: the patched names are not a public interface."""
     import vllm
 
-    found = vllm.__version__.split("+")[0]
-    if found not in VERSIONS:
+    installed = vllm.__version__.split("+")[0]
+    if installed not in VERSIONS:
         raise RuntimeError(
-            f"vLLM {found} is installed and the entropy gate knows {' and '.join(VERSIONS)}; "
+            f"vLLM {installed} is installed and the entropy gate knows {' and '.join(VERSIONS)}; "
             f"install one of them, or unset {SETTINGS} to run vLLM without the gate"
         )
 
 
+# ---- what is patched ---------------------------------------------------------------------------
+
+
 def _require_probabilistic():
-    """Refuse, when a worker builds its sampler, a configuration in which the gate would see no q."""
+    """Refuse, when a worker builds its sampler, a configuration without a q for the gate."""
     from vllm.v1.sample.rejection_sampler import RejectionSampler
 
     stock = RejectionSampler.__init__
@@ -145,30 +184,39 @@ def _require_probabilistic():
     @wraps(stock)
     def init(self, sampler, spec_config=None, *args, **kwargs):
         if spec_config is not None:
-            if (
-                spec_config.method != "draft_model"
-                or spec_config.draft_sample_method != "probabilistic"
-            ):
-                raise ValueError(
-                    f"vLLM was to draft with method {spec_config.method!r} and draft_sample_method "
-                    f"{spec_config.draft_sample_method!r}; the entropy gate needs a draft model that "
-                    "samples: set method 'draft_model' and draft_sample_method 'probabilistic'"
-                )
-            if spec_config.rejection_sample_method != "standard":
-                raise ValueError(
-                    f"rejection_sample_method was {spec_config.rejection_sample_method!r}; the entropy "
-                    "gate changes 'standard': set that, or run the other without the gate"
-                )
+            _check_speculation(spec_config)
         stock(self, sampler, spec_config, *args, **kwargs)
 
     RejectionSampler.__init__ = init
 
 
+def _check_speculation(config):
+    """Refuse drafts that are not sampled from a model, and another acceptance test than vLLM's."""
+    drafts = (config.method, config.draft_sample_method)
+    if drafts != ("draft_model", "probabilistic"):
+        raise ValueError(
+            f"vLLM was to draft with method {config.method!r} and draft_sample_method "
+            f"{config.draft_sample_method!r}; the entropy gate needs a draft model that samples: "
+            "set method 'draft_model' and draft_sample_method 'probabilistic'"
+        )
+    if config.rejection_sample_method != "standard":
+        raise ValueError(
+            f"rejection_sample_method was {config.rejection_sample_method!r}; the entropy gate "
+            "changes 'standard': set that, or run the other without the gate"
+        )
+
+
 def _gate(settings):
-    """rejection_sample sees q, generate_uniform_probs (which it calls) returns the gated rule's uniforms."""
+    """rejection_sample sees q; generate_uniform_probs, which it calls, returns the rule's uniforms.
+
+    H passes from the one to the other. It is None without a q: for greedy requests only, or drafts
+    whose q vLLM has lost. Both are left strict.
+    """
     from vllm.v1.sample import rejection_sampler as module
 
-    stock_sample, stock_uniforms, H = module.rejection_sample, module.generate_uniform_probs, None
+    stock_sample = module.rejection_sample
+    stock_uniforms = module.generate_uniform_probs
+    H = None
 
     @wraps(stock_sample)
     def rejection_sample(
@@ -184,7 +232,7 @@ def _gate(settings):
         **kwargs,
     ):
         nonlocal H
-        H = None  # no q: greedy requests only, or drafts that vLLM has lost; both are left strict
+        H = None
         if draft_probs is not None and not sampling_metadata.all_greedy:
             times = torch.tensor(num_draft_tokens, device=draft_probs.device)
             temperature = sampling_metadata.temperature.repeat_interleave(
@@ -209,10 +257,8 @@ def _gate(settings):
         u = stock_uniforms(*args, **kwargs)
         return u if H is None else relaxed(u, H, settings)
 
-    module.rejection_sample, module.generate_uniform_probs = (
-        rejection_sample,
-        generate_uniform_probs,
-    )
+    module.rejection_sample = rejection_sample
+    module.generate_uniform_probs = generate_uniform_probs
 
 
 class _AllStopped(Exception):
@@ -220,14 +266,18 @@ class _AllStopped(Exception):
 
 
 class _Block:
-    """One round's drafts: tokens and probabilities per slot, and how many each request has drafted."""
+    """One round's drafts: tokens and probabilities per slot, and how many each request drafted."""
 
     def __init__(self):
-        self.tokens, self.probs, self.lengths, self.going = [], [], None, None
+        self.tokens = []
+        self.probs = []
+        self.lengths = None  # drafted tokens of each request; None before the first slot
+        self.going = None  # which requests draft on
 
     def add(self, tokens, probs, temperature, stop):
-        """Count a slot, then let only the requests go on whose entropy there was at most `stop`."""
-        self.tokens.append(tokens), self.probs.append(probs)
+        """Count a slot, then let only those requests go on whose entropy was at most `stop`."""
+        self.tokens.append(tokens)
+        self.probs.append(probs)
         if self.going is None:
             self.going = torch.ones_like(tokens, dtype=torch.bool)
             self.lengths = torch.zeros_like(tokens)
@@ -236,12 +286,16 @@ class _Block:
 
 
 def _stop_drafts(settings):
-    """Leave the drafting loop once no request goes on, and hand the scheduler each request's own number of drafts."""
+    """Leave the drafting loop once no request goes on.
+
+    The scheduler is handed each request's own number of drafts.
+    """
     from vllm.v1.outputs import DraftTokenIds
     from vllm.v1.spec_decode.llm_base_proposer import SpecDecodeBaseProposer as Proposer
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner as Runner
 
-    stock_propose, stock_sample = Proposer.propose, Proposer._sample_draft_tokens
+    stock_propose = Proposer.propose
+    stock_sample = Proposer._sample_draft_tokens
     stock_take = Runner.take_draft_token_ids
 
     @wraps(stock_sample)
@@ -269,14 +323,16 @@ def _stop_drafts(settings):
 
     @wraps(stock_take)
     def take_draft_token_ids(self):
-        taken, block = stock_take(self), getattr(self.drafter, "sp_block", None)
+        taken = stock_take(self)
+        block = getattr(self.drafter, "sp_block", None)
         self.drafter.sp_block = None  # a step without a proposal must not find an old block
         if taken is None or block is None or block.lengths is None:
             return taken
         cut = [tokens[:n] for tokens, n in zip(taken.draft_token_ids, block.lengths.tolist())]
         return DraftTokenIds(taken.req_ids, cut)
 
-    Proposer.propose, Proposer._sample_draft_tokens = propose, sample_draft_tokens
+    Proposer.propose = propose
+    Proposer._sample_draft_tokens = sample_draft_tokens
     Runner.take_draft_token_ids = take_draft_token_ids
 
 
@@ -294,11 +350,16 @@ def _cut_vocabulary(settings):
     module.compute_probs_and_sample_next_token = compute_probs_and_sample_next_token
 
 
-def mend_expand():
-    """vLLM 0.32's CPU build loses the output of expand_batch_to_tokens for floats: temperatures are what memory held.
+# ---- a defect of the CPU build -----------------------------------------------------------------
 
-    At the first call (before it the CPU kernels are not in place) the installed one is tried: the replacement stays
-    only where it fails, else vLLM's own is put back. On a GPU nothing is looked at.
+
+def work_around_expand():
+    """Replace expand_batch_to_tokens where the installed vLLM's does not work.
+
+    vLLM 0.32's CPU build loses its output for floats: temperatures are then whatever the memory
+    held. At the first call (before it the CPU kernels are not in place) the installed one is tried:
+    the replacement stays only where it fails, else vLLM's own is put back. On a GPU nothing is
+    looked at.
     """
     from vllm.platforms import current_platform
     from vllm.v1.sample import rejection_sampler as module
@@ -308,24 +369,30 @@ def mend_expand():
     stock = module.expand_batch_to_tokens
 
     def choose(*args, **kwargs):
-        register.mended = not expands(stock)
-        module.expand_batch_to_tokens = expand_batch_to_tokens if register.mended else stock
+        loaded.work_around = not expands(stock)
+        module.expand_batch_to_tokens = expand_batch_to_tokens if loaded.work_around else stock
         return module.expand_batch_to_tokens(*args, **kwargs)
 
     module.expand_batch_to_tokens = choose
 
 
 def expands(expand):
-    """Whether this expand_batch_to_tokens does what it says; new values each time: freed memory may hold old ones."""
+    """Whether this expand_batch_to_tokens does what it says.
+
+    Three tries with new values each time, because freed memory may hold the old ones.
+    """
     ends = torch.tensor([1, 3], dtype=torch.int32)
-    return all(
-        expand(torch.tensor([a, 2.0]), ends, 3).tolist() == [a, 2.0, 2.0] for a in (0.5, 0.25, 0.75)
-    )
+    for value in (0.5, 0.25, 0.75):
+        if expand(torch.tensor([value, 2.0]), ends, 3).tolist() != [value, 2.0, 2.0]:
+            return False
+    return True
 
 
 def expand_batch_to_tokens(x, cu_num_tokens, num_tokens, replace_from=0, replace_to=0):
-    """x (requests,) repeated for each request's tokens, with one value replaced. Returns (num_tokens,)."""
+    """x (requests,) repeated for each request's tokens, one value replaced. Returns (num_tokens,).
+
+    cu_num_tokens (requests,): where each request's tokens end.
+    """
     x = torch.where(x == replace_from, torch.full_like(x, replace_to), x)
-    return x.repeat_interleave(
-        cu_num_tokens.diff(prepend=cu_num_tokens.new_zeros(1)).long(), output_size=num_tokens
-    )
+    counts = cu_num_tokens.diff(prepend=cu_num_tokens.new_zeros(1)).long()
+    return x.repeat_interleave(counts, output_size=num_tokens)

@@ -1,4 +1,4 @@
-"""Tests that need vLLM: `make test-vllm`. They run in an environment of their own and are no part of `make test`."""
+"""Tests that need vLLM: `make test-vllm`. They run in an environment of their own."""
 
 import pytest
 
@@ -21,22 +21,25 @@ def installed():
 
 @pytest.fixture
 def sampler(monkeypatch):
-    """vLLM's rejection sampler with its CPU kernels in place, as a worker has it; what a test patches is taken back."""
+    """vLLM's rejection sampler with its CPU kernels in place, as a worker has it.
+
+    What a test patches is taken back.
+    """
     current_platform.import_kernels()
     current_platform.register_triton_kernel_overrides()
     from vllm.v1.sample import rejection_sampler as module
     from vllm.v1.spec_decode import llm_base_proposer as proposer
 
-    for name in ("rejection_sample", "generate_uniform_probs", "expand_batch_to_tokens"):
-        monkeypatch.setattr(module, name, getattr(module, name))
-    monkeypatch.setattr(module.RejectionSampler, "__init__", module.RejectionSampler.__init__)
-    monkeypatch.setattr(
-        proposer,
-        "compute_probs_and_sample_next_token",
-        proposer.compute_probs_and_sample_next_token,
-    )
-    monkeypatch.setattr(plugin.register, "done", None)
-    monkeypatch.setattr(plugin.register, "mended", None)
+    patched = [
+        (module, "rejection_sample"),
+        (module, "generate_uniform_probs"),
+        (module, "expand_batch_to_tokens"),
+        (module.RejectionSampler, "__init__"),
+        (proposer, "compute_probs_and_sample_next_token"),
+    ]
+    for owner, name in patched:
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    monkeypatch.setattr(plugin, "loaded", plugin.Loaded())
     monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "0")
     monkeypatch.delenv(plugin.SETTINGS, raising=False)
     return module
