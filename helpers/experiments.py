@@ -1,40 +1,40 @@
-"""Methods × problems × seeds -> tidy tables. Finished work is kept, so an interrupted run goes on where it was.
+"""Methods × problems × seeds -> tidy tables. Finished work is kept, so a stopped run goes on.
 
-`run` decodes many rows at once and is cached under data/cache/ by everything that determines its result.
-`timed` decodes one row at a time, methods interleaved, and keeps its timings only until the notebook has published.
-Readings of single positions are in helpers/probes.py.
+`run` decodes many rows at once and is cached by everything that determines its result. `timed`
+decodes one row at a time, methods interleaved, and keeps its timings only until the notebook has
+published. Readings of single positions are in helpers/probes.py.
 """
 
 import hashlib
-import json
-import os
 import platform
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from queue import SimpleQueue
 
 import pandas as pd
 import torch
+import transformers
 
-from helpers import common, models, tasks
+from helpers import models, store, tasks
 from helpers.common import track
 from helpers.decoding import decode
-from helpers.methods import Sampling, Speculative
+from helpers.decoding.batch import synchronise
+from helpers.methods import Sampling
+from helpers.store import DECODING, GRADING, code_version
 from helpers.tasks import judge
 
-# What an answer depends on besides its job (which holds the prompt), and what its grade does.
-DECODING = ("rules.py", "methods.py", "models/*.py", "decoding/*.py", "experiments.py", "probes.py")
-GRADING = ("tasks/*.py",)
-_unpublished = set()  # files of the timings that no notebook has published yet
+WARM_UP_TOKENS = 8
+AT_MOST_THREADS = 4  # decode at once on a small pair; more only wait for one another
 
 
 def key(seed, problem):
     """The uniforms' key of one job: (seed, a number from the problem's id)."""
     return seed, int.from_bytes(hashlib.sha256(problem.id.encode()).digest()[:7], "big")
+
+
+# ---- many rows at once -------------------------------------------------------------------------
 
 
 def run(
@@ -50,29 +50,34 @@ def run(
 ):
     """Decode every method on every (problem, seed), many rows at once.
 
-    Returns a DataFrame with one row per generation; with trace=True a pair (rows, trace), the trace with one
-    row per tested or emitted position. Timings are not filled: rows of a batch share their time.
+    Returns a DataFrame with one row per generation; with trace=True a pair (rows, trace), the trace
+    with one row per tested or emitted position. Timings are not filled: rows of a batch share time.
     """
     jobs = [(seed, problem) for seed in seeds for problem in problems]
-    chunks = [
-        (method, jobs[i : i + batch_size])
-        for method in methods
-        for i in range(0, len(jobs), batch_size)
-    ]
-    decoded = _each(
-        pair, lambda own, chunk: _chunk(own, *chunk, sampling, trace, max_new_tokens), chunks
-    )
-    frames = list(track(decoded, "decoding", len(chunks)))
-    rows = _tidy(pd.concat([f[0] for f in frames], ignore_index=True))
-    return (rows, pd.concat([f[1] for f in frames], ignore_index=True)) if trace else rows
+    parts = [jobs[i : i + batch_size] for i in range(0, len(jobs), batch_size)]
+    chunks = [(method, part) for method in methods for part in parts]
+
+    def decoded(own_pair, chunk):
+        method, part = chunk
+        return _chunk(own_pair, method, part, sampling, trace, max_new_tokens)
+
+    frames = list(track(_each(pair, decoded, chunks), "decoding", len(chunks)))
+    rows = with_ratios(pd.concat([rows for rows, _ in frames], ignore_index=True))
+    if not trace:
+        return rows
+    return rows, pd.concat([traces for _, traces in frames], ignore_index=True)
 
 
 def _each(pair, act, items):
-    """act(pair, item) in order. A small pair on a CPU takes one item per core, each with one torch thread and own caches."""
+    """act(pair, item) for every item, in order.
+
+    A small pair on a CPU takes an item per core, each with one torch thread and caches of its own.
+    """
     if not pair.small:
         yield from (act(pair, item) for item in items)
         return
-    count, free = min(models.ALL_THREADS, 4), SimpleQueue()
+    count = min(models.ALL_THREADS, AT_MOST_THREADS)
+    free = SimpleQueue()
     for _ in range(count):
         free.put(pair.copy())
 
@@ -83,179 +88,170 @@ def _each(pair, act, items):
         finally:
             free.put(own)
 
+    threads = torch.get_num_threads()
     with ThreadPoolExecutor(
-        count, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
-    ) as pool:
-        yield from pool.map(with_own, items)
+        count, initializer=torch.set_num_threads, initargs=(threads,)
+    ) as workers:
+        yield from workers.map(with_own, items)
 
 
 def _chunk(pair, method, jobs, sampling, trace, max_new_tokens):
-    """One batch: from the cache when everything that determines it is the same, else decoded and kept.
+    """Rows and trace (None where none is asked for) of one batch, from the cache or decoded.
 
     Only the grades are taken again when it is the graders, or the judge, that have changed.
     """
-    limit = max_new_tokens or max(p.max_new_tokens for _, p in jobs)
-    facts = [
-        code_version(DECODING),
-        pair.revision,
-        pair.speed,
-        str(pair.device),
-        method,
-        sampling,
-        limit,
-        jobs,
-    ]
-    name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-    file, traced = (common.CACHE / "runs" / f"{name}{kind}.pkl" for kind in ("", "-traced"))
-    graded_by = code_version(GRADING), judge.configured()
-    file = traced if trace or traced.exists() else file
-    if file.exists():
-        rows, traces, by = pd.read_pickle(file)
-        if by != graded_by:
-            problems = {(seed, p.id): p for seed, p in jobs}
-            answers = [(problems[r.seed, r.problem_id], r.text) for r in rows.itertuples()]
-            rows = rows.assign(
-                score=[g.score for g in tasks.grade_many(answers)], code=code_version()
-            )
-            _keep(file, (rows, traces, graded_by))
-        return rows, traces if trace else None
-    order = sorted(range(len(jobs)), key=lambda i: len(str(jobs[i][1].messages)))
-    prompts = [pair.encode(jobs[i][1].messages) for i in order]
+    limit = max_new_tokens or max(problem.max_new_tokens for _, problem in jobs)
+    facts = (code_version(DECODING), *_identity(pair), method, sampling, limit, jobs)
+    file = store.cached("runs", *facts)
+    traced = file.with_name(f"{file.stem}-traced.pkl")
+    if trace or traced.exists():
+        file = traced
+    graded_by = (code_version(GRADING), judge.configured())
+    kept = store.load(file)
+    if kept is None:
+        rows, traces = _decode_chunk(pair, method, jobs, sampling, limit, trace)
+        store.keep(file, (rows, traces, graded_by))
+    else:
+        rows, traces, grader = kept
+        if grader != graded_by:
+            rows = _grade_anew(rows, jobs)
+            store.keep(file, (rows, traces, graded_by))
+    return rows, traces if trace else None
+
+
+def _decode_chunk(pair, method, jobs, sampling, limit, trace):
+    """Decode and grade one batch, prompts of like length beside each other."""
+    jobs = sorted(jobs, key=lambda job: len(str(job[1].messages)))
     answers = decode(
         pair,
         method,
-        prompts,
-        [key(*jobs[i]) for i in order],
+        [pair.encode(problem.messages) for _, problem in jobs],
+        [key(seed, problem) for seed, problem in jobs],
         sampling=sampling,
         max_new_tokens=limit,
         stop=jobs[0][1].stop,
         trace=trace,
     )
-    grades = tasks.grade_many([(jobs[i][1], a.text) for i, a in zip(order, answers)])
-    rows = pd.DataFrame(
-        [
-            _row(pair, method, *jobs[i], a, g, sampling, limit)
-            for i, a, g in zip(order, answers, grades)
-        ]
+    grades = tasks.grade_many(
+        [(problem, answer.text) for (_, problem), answer in zip(jobs, answers)]
     )
-    traces = (
-        pd.concat(
-            [
-                a.trace.assign(problem_id=jobs[i][1].id, seed=jobs[i][0], method=method.label)
-                for i, a in zip(order, answers)
-            ],
-            ignore_index=True,
-        )
-        if trace
-        else None
-    )
-    _keep(file, (rows, traces, graded_by))
-    return rows, traces
+    rows = [
+        tidy_row(pair, method, seed, problem, answer, grade, sampling, limit)
+        for (seed, problem), answer, grade in zip(jobs, answers, grades)
+    ]
+    if not trace:
+        return pd.DataFrame(rows), None
+    traces = [
+        answer.trace.assign(problem_id=problem.id, seed=seed, method=method.label)
+        for (seed, problem), answer in zip(jobs, answers)
+    ]
+    return pd.DataFrame(rows), pd.concat(traces, ignore_index=True)
 
 
-def _keep(file, what):
-    """Write a cache file in one move."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pd.to_pickle(what, file.with_suffix(".tmp"))
-    os.replace(file.with_suffix(".tmp"), file)
+def _grade_anew(rows, jobs):
+    """The same rows with the grades of today's graders."""
+    problems = {(seed, problem.id): problem for seed, problem in jobs}
+    answers = [(problems[row.seed, row.problem_id], row.text) for row in rows.itertuples()]
+    scores = [grade.score for grade in tasks.grade_many(answers)]
+    return rows.assign(score=scores, code=code_version())
+
+
+# ---- one row at a time -------------------------------------------------------------------------
 
 
 def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), max_new_tokens=None):
     """Decode one row at a time, untraced, every method in turn on each problem (machines drift).
 
-    Returns one row per problem and method, with seconds by phase: of `repeats` runs the one with the median seconds, so
-    that a stall of the machine does not decide. Timings are kept until `publish_facts`, so that neither an interruption
-    nor a failure further on costs them; after that the next run measures anew.
+    Returns one row per problem and method, with seconds by phase: of `repeats` runs the one with
+    the median seconds, so that a stall of the machine does not decide. Timings are kept until
+    `store.publish_facts`, so that neither an interruption nor a failure further on costs them;
+    after that the next run measures anew.
     """
-    facts = [
-        code_version(),
-        pair.revision,
-        pair.speed,
-        str(pair.device),
-        methods,
-        sampling,
-        seed,
-        repeats,
-        max_new_tokens,
-        problems,
-    ]
-    file = common.CACHE / "timed" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.pkl"
-    done = pd.read_pickle(file) if file.exists() else []
-    _unpublished.add(file)
-    for method in methods if len(done) < len(problems) else ():  # warm-up: first calls allocate
-        decode(
-            pair,
-            method,
-            [pair.encode(problems[0].messages)],
-            [(0, 0)],
-            sampling=sampling,
-            max_new_tokens=8,
-        )
+    settings = (sampling, seed, repeats, max_new_tokens)
+    file = store.cached("timed", code_version(), *_identity(pair), methods, settings, problems)
+    store.until_published(file)
+    done = store.load(file) or []
+    if len(done) < len(problems):
+        _warm_up(pair, methods, problems[0], sampling)
     for problem in track(problems[len(done) :], "timing"):
-        prompt, limit = pair.encode(problem.messages), max_new_tokens or problem.max_new_tokens
-        rows = []
-        for _ in range(repeats):
-            for method in methods:
-                (answer,) = decode(
-                    pair,
-                    method,
-                    [prompt],
-                    [key(seed, problem)],
-                    sampling=sampling,
-                    max_new_tokens=limit,
-                    stop=problem.stop,
-                )
-                rows.append(_row(pair, method, seed, problem, answer, None, sampling, limit))
-        runs = [
-            sorted(rows[i :: len(methods)], key=lambda r: r["seconds"]) for i in range(len(methods))
-        ]
-        middle = [r[(len(r) - 1) // 2] for r in runs]
-        grades = tasks.grade_many([(problem, r["text"]) for r in middle])
-        done.append([r | {"score": g.score} for r, g in zip(middle, grades)])
-        _keep(file, done)
-    return _tidy(pd.DataFrame([row for rows in done for row in rows]))
+        done.append(_time_problem(pair, methods, problem, seed, repeats, sampling, max_new_tokens))
+        store.keep(file, done)
+    return with_ratios(pd.DataFrame([row for rows in done for row in rows]))
+
+
+def _warm_up(pair, methods, problem, sampling):
+    """First calls allocate, so they are not timed."""
+    prompt = pair.encode(problem.messages)
+    for method in methods:
+        decode(pair, method, [prompt], [(0, 0)], sampling=sampling, max_new_tokens=WARM_UP_TOKENS)
+
+
+def _time_problem(pair, methods, problem, seed, repeats, sampling, max_new_tokens):
+    """The middle run of each method on one problem, as tidy rows with a score."""
+    prompt = pair.encode(problem.messages)
+    limit = max_new_tokens or problem.max_new_tokens
+    runs = {method: [] for method in range(len(methods))}
+    for _ in range(repeats):
+        for number, method in enumerate(methods):
+            (answer,) = decode(
+                pair,
+                method,
+                [prompt],
+                [key(seed, problem)],
+                sampling=sampling,
+                max_new_tokens=limit,
+                stop=problem.stop,
+            )
+            row = tidy_row(pair, method, seed, problem, answer, None, sampling, limit)
+            runs[number].append(row)
+    middle = [median_run(rows) for rows in runs.values()]
+    grades = tasks.grade_many([(problem, row["text"]) for row in middle])
+    return [row | {"score": grade.score} for row, grade in zip(middle, grades)]
+
+
+def median_run(rows):
+    """The run with the median seconds; of an even number the quicker of the two in the middle."""
+    return sorted(rows, key=lambda row: row["seconds"])[(len(rows) - 1) // 2]
 
 
 @torch.inference_mode()
 def forward_times(pair, context=128, widths=(1, 2, 3, 4, 5, 7, 9, 13), repeats=30, at_most_s=20.0):
-    """Median seconds of one draft and one target forward with scores, by number of tokens: the cost model's input.
+    """Median seconds of one forward with scores, by model and number of tokens: the cost model's.
 
-    Models and widths take turns, because a machine's speed drifts; fewer repeats (but five) where they take too long.
+    Models and widths take turns, because a machine's speed drifts; fewer repeats (but five) where
+    they take too long.
     """
     cells = [(name, width) for name in ("draft", "target") for width in widths]
     for name in ("draft", "target"):
         getattr(pair, name).start(1, context + max(widths))
-    spent, begin = {cell: [] for cell in cells}, time.perf_counter()
+    spent = {cell: [] for cell in cells}
+    begin = time.perf_counter()
     for turn in range(repeats + 1):
         if turn > 5 and time.perf_counter() - begin > at_most_s:
             break
         for name, width in cells:
-            lm, tokens = getattr(pair, name), torch.full((1, width), 5, device=pair.device)
-            _synchronise(pair.device)
+            lm = getattr(pair, name)
+            tokens = torch.full((1, width), 5, device=pair.device)
+            synchronise(pair.device)
             since = time.perf_counter()
             lm.logits(lm.forward(tokens, [context]))
-            _synchronise(pair.device)
+            synchronise(pair.device)
             spent[name, width].append(time.perf_counter() - since)
-    return pd.DataFrame(
-        [
-            {
-                "model": name,
-                "width": width,
-                "seconds": statistics.median(seconds[1:]),
-            }  # the first warms up
-            for (name, width), seconds in spent.items()
-        ]
-    )
+    rows = [
+        {"model": name, "width": width, "seconds": statistics.median(seconds[1:])}  # 0 warms up
+        for (name, width), seconds in spent.items()
+    ]
+    return pd.DataFrame(rows)
 
 
-def _synchronise(device):
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+# ---- tidy rows ---------------------------------------------------------------------------------
 
 
-def _row(pair, method, seed, problem, answer, grade, sampling, limit):
+def tidy_row(pair, method, seed, problem, answer, grade, sampling, limit):
     """One tidy row: what was run, on what, what came out."""
-    policy, rule = getattr(method, "policy", None), getattr(method, "rule", None)
+    policy = getattr(method, "policy", None)
+    rule = getattr(method, "rule", None)
+    tau = getattr(rule, "tau", getattr(method, "tau", float("nan")))
     return {
         "pair": pair.name,
         "task": problem.task,
@@ -264,7 +260,7 @@ def _row(pair, method, seed, problem, answer, grade, sampling, limit):
         "method": method.label,
         "rule": repr(rule) if rule else "",
         "gamma": getattr(policy, "gamma", 0),
-        "tau": getattr(rule, "tau", getattr(method, "tau", float("nan"))),
+        "tau": tau,
         "temperature": sampling.temperature,
         "max_new_tokens": limit,
         "n_tokens": len(answer.tokens),
@@ -287,8 +283,8 @@ def _row(pair, method, seed, problem, answer, grade, sampling, limit):
     } | provenance(pair)
 
 
-def _tidy(rows):
-    """Add the ratios that every notebook reads."""
+def with_ratios(rows):
+    """The rows with the ratios that every notebook reads."""
     return rows.assign(
         accept_ratio=rows.accepted / rows.drafted.where(rows.drafted > 0),
         tokens_per_round=rows.n_tokens / rows.target_calls.where(rows.target_calls > 0),
@@ -296,19 +292,13 @@ def _tidy(rows):
     )
 
 
-@cache
-def code_version(names=DECODING + GRADING):
-    """Checksum of the code that a decoded and graded answer depends on."""
-    here = Path(__file__).parent
-    return hashlib.sha256(
-        b"".join(f.read_bytes() for n in names for f in sorted(here.glob(n)))
-    ).hexdigest()[:12]
+def _identity(pair):
+    """What of a pair a result depends on."""
+    return pair.revision, pair.speed, str(pair.device)
 
 
 def provenance(pair):
     """What every published row carries: weights, device, dtype, library and code versions."""
-    import transformers
-
     return {
         "revision": pair.revision,
         "speed": pair.speed,
@@ -325,31 +315,3 @@ def _device_name(device):
     if device.startswith("cuda"):
         return torch.cuda.get_device_name()
     return f"cpu {platform.machine()} x{torch.get_num_threads()}"
-
-
-def publish(frame, pair_name, name):
-    """Write a table to data/results/PAIR/NAME.parquet, in one move; the published record of a notebook."""
-    file = common.results(pair_name) / f"{name}.parquet"
-    slim = frame.drop(columns=[c for c in ("tokens", "text") if c in frame])
-    slim.to_parquet(file.with_suffix(".tmp"), index=False)
-    os.replace(file.with_suffix(".tmp"), file)
-    return file
-
-
-def publish_facts(pair_name, name, **facts):
-    """Write a notebook's verdict and headline numbers to data/results/PAIR/NAME.json (the README reads them).
-
-    This is a notebook's last word: the timings behind it are on record, and the next run measures anew.
-    """
-    file = common.results(pair_name) / f"{name}.json"
-    file.write_text(json.dumps(facts, indent=1, default=float) + "\n")
-    while _unpublished:
-        _unpublished.pop().unlink(missing_ok=True)
-    return file
-
-
-def with_gamma(method, gamma):
-    """The same speculative method at another block length."""
-    if not isinstance(method, Speculative):
-        raise ValueError(f"{method.label} drafts nothing, so it has no gamma")
-    return replace(method, policy=replace(method.policy, gamma=gamma))

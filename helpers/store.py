@@ -2,12 +2,13 @@
 
 Two stores, never mixed. The cache (data/cache/) holds work under the checksum of everything that
 determines it, so that an interrupted run goes on where it was. The published record
-(data/results/PAIR/) is what a notebook writes at its end and what figures and tables are drawn from.
+(data/results/PAIR/) is what a notebook writes at its end; figures and tables are drawn from it.
 Every file is written beside its target under a name of its own and then moved, so that whoever is
 killed, or runs twice, leaves the old file or the new one.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -16,7 +17,6 @@ import sys
 import types
 import uuid
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -101,8 +101,9 @@ def fingerprint(*facts):
 
 
 def _parts(value, seen):
-    """Strings that determine a value; `seen` holds the ids of the code on the way, which may recur."""
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, range)):
+    """Strings that determine a value; `seen` holds the code on the way, which may recur."""
+    plain = (bool, int, float, complex, str, bytes, range, type(None), type(...))
+    if isinstance(value, plain):
         yield f"{type(value).__name__} {value!r}"
     elif isinstance(value, (list, tuple)):
         yield f"{type(value).__name__} {len(value)}"
@@ -119,6 +120,9 @@ def _parts(value, seen):
         yield f"module {value.__name__}"
     elif isinstance(value, type):
         yield from _class(value, seen)
+    elif isinstance(value, functools.partial):
+        yield "partial"
+        yield from _parts([value.func, value.args, value.keywords], seen)
     elif isinstance(value, types.MethodType):
         yield from _parts(value.__func__, seen)
         yield from _parts(value.__self__, seen)
@@ -126,9 +130,13 @@ def _parts(value, seen):
         yield from _function(value, seen)
     elif hasattr(value, "tolist"):  # tensors and arrays
         yield f"{type(value).__name__} {getattr(value, 'dtype', '')} {value.tolist()!r}"
+    elif id(value) in seen:  # an object that holds itself
+        yield "again"
     else:
+        seen.add(id(value))
         yield from _class(type(value), seen)
         yield from _parts(_state(value), seen)
+        seen.discard(id(value))
 
 
 def _state(value):
@@ -172,7 +180,7 @@ def _function(function, seen):
     if _known(function.__module__) or id(function.__code__) in seen:
         return
     seen.add(id(function.__code__))
-    yield from _code(function.__code__)
+    yield from _code(function.__code__, seen)
     yield from _parts(function.__defaults__, seen)
     yield from _parts(function.__kwdefaults__, seen)
     for cell in function.__closure__ or ():
@@ -183,15 +191,15 @@ def _function(function, seen):
             yield from _parts(function.__globals__[name], seen)
 
 
-def _code(code):
-    """Instructions and constants of a code object and of those inside it; no file, no line numbers."""
+def _code(code, seen):
+    """Instructions and constants of a code object and those inside it; no file, no line numbers."""
     yield code.co_code.hex()
     yield repr(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _code(constant)
+            yield from _code(constant, seen)
         else:
-            yield repr(constant)
+            yield from _parts(constant, seen)
 
 
 def _names(code):
@@ -200,7 +208,7 @@ def _names(code):
     return sorted(set(code.co_names).union(*inside))
 
 
-@cache
+@functools.cache
 def code_version(patterns=DECODING + GRADING):
     """Checksum of the project's code that a decoded and graded answer depends on."""
     files = [file for pattern in patterns for file in sorted(PACKAGE.glob(pattern))]
@@ -236,7 +244,7 @@ def publish_facts(pair_name, name, *, numbers=None, tables=None, **facts):
 
 
 def facts(run, name):
-    """What publish_facts wrote for a pair, or for one of its runs (PAIR/RUN); None where nothing is."""
+    """What publish_facts wrote for a pair or one of its runs (PAIR/RUN); None where nothing is."""
     file = common.OUT / "data" / "results" / run / f"{name}.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 

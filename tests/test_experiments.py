@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers import common, experiments, probes, rules, tasks
+from helpers import common, experiments, probes, rules, store, tasks
 from helpers.methods import Autoregressive, Fixed, Selective, Speculative
 from helpers.tasks import load
 
@@ -145,7 +145,7 @@ def test_timings_outlive_an_interruption_and_a_later_failure_and_are_forgotten_o
     pd.testing.assert_frame_equal(experiments.timed(pocket, METHODS, PROBLEMS[:4]), rows)
     assert not calls
     monkeypatch.setattr(common, "OUT", tmp_path)
-    experiments.publish_facts("pocket", "00", verdict="holds")
+    store.publish_facts("pocket", "00", verdict="holds")
     assert not list((own_cache / "timed").iterdir())
     experiments.timed(pocket, METHODS, PROBLEMS[:4])
     assert len(calls) == 2 + 8
@@ -209,7 +209,7 @@ def test_forks_differ_only_from_the_rescue_on(pocket):
 
 def test_published_tables_have_no_texts(pocket, tmp_path, monkeypatch):
     monkeypatch.setattr(common, "OUT", tmp_path)
-    file = experiments.publish(experiments.run(pocket, METHODS, PROBLEMS[:2]), "pocket", "t")
+    file = store.publish(experiments.run(pocket, METHODS, PROBLEMS[:2]), "pocket", "t")
     assert not {"text", "tokens"} & set(pd.read_parquet(file).columns)
 
 
