@@ -1,13 +1,21 @@
-"""Figures say what they were given: every task has its name, a missing score says why, variants can be told apart."""
+"""Figures show what they were given, a rule or a method of one's own included."""
+
+from dataclasses import dataclass
 
 import matplotlib
+import numpy as np
+import pandas as pd
 import pytest
+import torch
+
+from helpers import common, plots, rules
+from helpers.plots import style
+from helpers.stats import Interval
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from matplotlib import pyplot as plt  # noqa: E402  (after the backend is chosen)
 
-from helpers import plots
-from helpers.stats import Interval
+SOME = Interval(0.5, 0.4, 0.6, 10)
 
 
 @pytest.fixture(autouse=True)
@@ -16,35 +24,208 @@ def closed():
     plt.close("all")
 
 
+@dataclass(frozen=True)
+class Half:
+    """Accepts what the target finds at least half as likely as the draft does."""
+
+    share: float = 0.5
+
+    def accept(self, p_x, q_x):
+        return torch.where(p_x >= self.share * q_x, 1.0, p_x / q_x)
+
+    residual = rules.Power.residual
+
+
+# ---- tasks and methods -------------------------------------------------------------------------
+
+
 def test_tasks_without_a_score_keep_their_name_and_have_no_judge():
-    some = {t: Interval(0.5, 0.4, 0.6, 10) for t in ("gsm8k", "law", "mt_bench")}
+    some = dict.fromkeys(("gsm8k", "law", "mt_bench"), SOME)
+    graded = dict.fromkeys(("gsm8k", "law"), SOME)
     speed = {"SP": some, "SP_entropy": some, "SP_entropy own τ": some}
-    fig = plots.by_task(
-        {"speed": speed, "score": {"SP": {t: some[t] for t in ("gsm8k", "law")}}}, {"speed": 1.0}
-    )
+    fig = plots.by_task({"speed": speed, "score": {"SP": graded}}, {"speed": 1.0})
     left, right = fig.axes
-    assert [t.get_text() for t in left.get_yticklabels()] == ["gsm8k", "law", "mt_bench"]
-    assert [(t.get_text(), t.get_position()[1]) for t in right.texts] == [
-        ("no judge", 2)
-    ] and not left.texts
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["gsm8k", "law", "mt_bench"]
+    assert [(text.get_text(), text.get_position()[1]) for text in right.texts] == [("no judge", 2)]
+    assert not left.texts
 
 
 def test_a_variant_of_a_method_has_its_colour_and_a_hollow_marker():
-    row = {"law": Interval(0.5, 0.4, 0.6, 10)}
-    fig = plots.by_task({"speed": {"SP_entropy": row, "SP_entropy own τ": row}}, {})
+    by_task = {"law": SOME}
+    fig = plots.by_task({"speed": {"SP_entropy": by_task, "SP_entropy own τ": by_task}}, {})
     plain, own = fig.legends[0].legend_handles
-    assert plain.get_color() == own.get_color() and plain.get_marker() == own.get_marker()
+    assert plain.get_color() == own.get_color()
+    assert plain.get_marker() == own.get_marker()
     assert plain.get_markerfacecolor() != own.get_markerfacecolor()
 
 
 def test_one_block_length_still_shows_its_intervals_and_its_limits():
-    found, limit = (
-        {m: [(4, Interval(10.0, 8.0, 12.0, 10))] for m in ("SP", "SP_entropy")},
-        {m: [(4, 11.0)] for m in ("SP", "SP_entropy")},
-    )
-    (ax,) = plots.gamma_speed(found, limit).axes
-    assert len(ax.containers) == 2 and len({c.lines[0].get_xdata()[0] for c in ax.containers}) == 2
-    assert [line.get_marker() for line in ax.lines if line.get_label().endswith("cost model")] == [
-        "_",
-        "_",
-    ]
+    methods = ("SP", "SP_entropy")
+    curves = {method: [(4, Interval(10.0, 8.0, 12.0, 10))] for method in methods}
+    limit = {method: [(4, 11.0)] for method in methods}
+    (ax,) = plots.gamma_speed(curves, limit).axes
+    assert len(ax.containers) == 2
+    assert len({bars.lines[0].get_xdata()[0] for bars in ax.containers}) == 2
+    limits = [line for line in ax.lines if line.get_label().endswith("cost model")]
+    assert [line.get_marker() for line in limits] == ["_", "_"]
+
+
+# ---- labels that stand in no table -------------------------------------------------------------
+
+
+def test_labels_of_ones_own_look_different_and_the_same_every_time():
+    labels = ["SP", "half", "SP_entropy", "half of it", "third", "SP γ=4", "third"]
+    looks = style.method_looks(labels)
+    assert looks == style.method_looks(labels)
+    assert looks["SP"] == looks["SP γ=4"] == style.METHODS["SP"]
+    assert looks["half of it"] == looks["half"]
+    assert len({looks[label] for label in ("SP", "SP_entropy", "half", "third")}) == 4
+    used_up = style.assign(range(20), {}, style.SPARE)
+    assert used_up[0] == used_up[len(style.SPARE)] != used_up[1]
+
+
+def test_no_two_colours_of_a_palette_are_the_same():
+    methods = [look.colour for look in style.METHODS.values()]
+    families = [look.colour for look in plots.CONTROLS.values()]
+    speakers = [style.DRAFT, *style.EXPERTS]
+    spare = list(style.SPARE_COLOURS)
+    for palette in (methods + spare, families + spare, speakers):
+        assert len({colour.lower() for colour in palette}) == len(palette)
+
+
+def families_with_half():
+    """Acceptance and KL of two families of the house and one of the reader's own, computed."""
+    generator = torch.Generator().manual_seed(0)
+    p, q = torch.rand(2, 50, 5, generator=generator).softmax(-1)
+    signals = rules.Signals(rules.entropy(q))
+    families = {
+        "power β": [rules.Power(beta) for beta in (0.0, 0.5, 1.0)],
+        "half": [Half(share) for share in (0.3, 0.6, 0.9)],
+        "lenience": [rules.Lenience(share) for share in (0.3, 0.6, 0.9)],
+        "half where sure": [rules.Gated(tau, Half()) for tau in (1.2, 1.5, 1.7)],
+    }
+    curves = {}
+    for name, members in families.items():
+        curves[name] = []
+        for rule in members:
+            o, rejected = rules.output_distribution(rule, p, q, signals)
+            point = (1 - rejected.mean().item(), rules.kl(o, p).mean().item())
+            curves[name].append(point)
+    return curves
+
+
+def test_a_family_of_rules_of_ones_own_has_a_curve_of_its_own():
+    curves = families_with_half()
+    (ax,) = plots.control_curves(curves).axes
+    drawn = {line.get_label(): line for line in ax.lines}
+    assert list(drawn) == list(curves)
+    assert len({(line.get_color(), line.get_marker()) for line in drawn.values()}) == len(curves)
+    assert drawn["lenience"].get_color() == plots.CONTROLS["lenience"].colour
+    assert list(drawn["half"].get_xdata()) == [acceptance for acceptance, _ in curves["half"]]
+
+
+def test_families_of_ones_own_look_the_same_in_both_figures_of_them():
+    curves = families_with_half()
+    panels = ("accept ratio", "accuracy", "KL per tested token, nats")
+    table = {family: dict.fromkeys(panels, SOME) for family in curves}
+    (ax,) = plots.control_curves(curves).axes
+    by_curve = [(line.get_color(), line.get_marker()) for line in ax.lines]
+    for ax in plots.matched(table).axes:
+        points = [bars.lines[0] for bars in ax.containers]
+        assert [(line.get_color(), line.get_marker()) for line in points] == by_curve
+
+
+def test_methods_of_ones_own_have_columns_and_curves_that_can_be_told_apart():
+    methods = ("SP", "half", "third")
+    by_panel = dict.fromkeys(plots.PANELS, SOME)
+    fig = plots.benchmark(dict.fromkeys(methods, by_panel), {"half": 4})
+    assert len({patch.get_facecolor() for patch in fig.axes[0].patches}) == 3
+
+    curves = {method: [(gamma, SOME) for gamma in (1, 2, 4, 8)] for method in methods}
+    limit = {method: [(gamma, 1.0) for gamma in (1, 2, 4, 8)] for method in methods}
+    (ax,) = plots.gamma_speed(curves, limit).axes
+    colours = {line.get_label(): line.get_color() for line in ax.lines}
+    assert len(set(colours.values())) == 3
+    assert all(colours[method] == colours[f"{method}: cost model"] for method in methods)
+
+
+def test_a_third_rule_stands_beside_the_other_two():
+    methods = ("SP", "SP_entropy", "half")
+    static = {method: [(gamma, SOME) for gamma in (1, 2, 4, 8)] for method in methods}
+    dynamic = {method: {"fixed γ": SOME, "mine": SOME} for method in methods}
+    left, right = plots.policies(static, dynamic).axes
+    x = sorted(bars.lines[0].get_xdata()[0] for bars in right.containers)
+    assert x == pytest.approx([-0.24, 0, 0.24, 0.76, 1, 1.24])
+    left_colours = {line.get_color() for line in left.lines}
+    assert left_colours == {bars.lines[0].get_color() for bars in right.containers}
+
+
+def test_a_signal_or_a_quantile_more_than_usual_is_drawn():
+    names = ("entropy", "margin", "mine", "theirs")
+    x = np.linspace(0, 1, 5)
+    fig = plots.signal_roc(dict.fromkeys(names, (x, x)), dict.fromkeys(names, SOME))
+    labels = [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
+    assert [label.split(":")[0] for label in labels] == list(names)
+
+    quantiles = {name: [1.0, 2.0] for name in ("median", "90 %", "99 %", "99.9 %")}
+    fig = plots.rescue_cost([0.1, 1.0], [SOME, SOME], [SOME, SOME], quantiles)
+    assert [line.get_label() for line in fig.axes[1].lines] == list(quantiles)
+
+
+def test_another_model_than_draft_and_target_has_a_colour():
+    times = {name: [(100, 1.0), (200, 2.0)] for name in ("draft", "target", "mine")}
+    (ax,) = plots.growth(times).axes
+    assert len({line.get_color() for line in ax.lines}) == 3
+
+
+# ---- keeping and redrawing ---------------------------------------------------------------------
+
+
+@pytest.fixture()
+def out(tmp_path, monkeypatch):
+    """An empty place for figures and results."""
+    monkeypatch.setattr(common, "OUT", tmp_path)
+    monkeypatch.delenv("SP_RUN", raising=False)
+    return tmp_path
+
+
+def speed_by_label(speed, peers):
+    """A figure function of a notebook's own."""
+    fig, ax = plt.subplots(figsize=(2, 2))
+    ax.bar(range(len(speed)), [interval.estimate for interval in speed.values()])
+    return fig
+
+
+def test_a_figure_is_drawn_again_to_the_byte_and_leaves_no_other_files(out):
+    answers = pd.DataFrame({"right": [True, False, True], "mean_H": [0.1, 0.9, 0.123456789]})
+    plots.draw(plots.answer_entropy, "01_answers", "pocket", answers=answers)
+    picture = out / "figures/pocket/01_answers.png"
+    first = picture.read_bytes()
+    picture.unlink()
+    plots.redraw(out / "data/results/pocket/figures/01_answers.json")
+    assert picture.read_bytes() == first
+    files = sorted(file.name for file in out.rglob("*") if file.is_file())
+    assert files == ["01_answers.answers.parquet", "01_answers.json", "01_answers.png"]
+
+
+def test_a_figure_function_of_ones_own_is_drawn_and_redraw_says_that_it_is_not_there(out):
+    fig = plots.draw(speed_by_label, "mine", "pocket", speed={"SP": SOME}, peers=[])
+    assert len(fig.axes[0].patches) == 1
+    assert (out / "figures/pocket/mine.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match="speed_by_label.* is not in helpers/plots; execute"):
+        plots.redraw(out / "data/results/pocket/figures/mine.json")
+
+
+def test_a_function_of_ones_own_with_a_name_of_the_house_is_not_taken_for_it(out, monkeypatch):
+    monkeypatch.setattr(speed_by_label, "__name__", "race")
+    plots.draw(speed_by_label, "mine", "pocket", speed={"SP": SOME}, peers=[])
+    with pytest.raises(ValueError, match="race.* is not in helpers/plots"):
+        plots.redraw(out / "data/results/pocket/figures/mine.json")
+
+
+def test_a_figure_whose_function_is_gone_says_so(out):
+    plots.draw(plots.race, "gone", "pocket", speed={"SP": SOME}, peers=[])
+    file = out / "data/results/pocket/figures/gone.json"
+    file.write_text(file.read_text().replace('"race"', '"steeplechase"'))
+    with pytest.raises(ValueError, match="plots.steeplechase, which is not there; execute"):
+        plots.redraw(file)

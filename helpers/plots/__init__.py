@@ -1,6 +1,6 @@
-"""One function per figure, in the house style. Each takes intervals, lists and small tables, and returns a Figure.
+"""One function per figure, in the house style: each takes intervals, lists and small tables.
 
-Call them through `draw`, which keeps what a figure was drawn from.
+Each returns a Figure. Call them through `draw`, which keeps what a figure was drawn from.
 """
 
 from helpers.plots.across_tasks import by_task, entropy_by_task
@@ -9,6 +9,6 @@ from helpers.plots.damage import FATES, fates, fork_harm, rescue_cost
 from helpers.plots.drawing import draw, redraw
 from helpers.plots.entropy import answer_entropy, divergence_curve, signal_roc
 from helpers.plots.selective import selective_curve
-from helpers.plots.speakers import SPEAKERS, confusion, strip
+from helpers.plots.speakers import confusion, strip
 from helpers.plots.speed import PANELS, benchmark, gamma_speed, growth, race
 from helpers.plots.threshold import CONTROLS, control_curves, matched, pareto_front, tau_lines

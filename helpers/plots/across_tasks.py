@@ -1,17 +1,17 @@
-"""Figures of notebook 08: the same pair on every task."""
+"""Figures of notebooks 08 and 09: the same pair on every task."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import seaborn as sns
 from matplotlib.lines import Line2D
 
-from helpers.plots.style import MARKERS, NATS, bar, colour
-
-# ---- 08, 09 -----------------------------------------------------------------------------------------
+from helpers.plots.style import METHODS, NATS, bar, method_looks
 
 
 def entropy_by_task(entropies):
-    """Distribution of the draft's token entropies for each task. entropies: columns task, H_q (nats)."""
+    """Distribution of the draft's token entropies for each task.
+
+    entropies: a table with columns task and H_q (nats).
+    """
     tasks = list(dict.fromkeys(entropies.task))
     fig, ax = plt.subplots(figsize=(9, 0.62 * len(tasks) + 1.4))
     sns.violinplot(
@@ -31,54 +31,59 @@ def entropy_by_task(entropies):
 
 
 def by_task(panels, baseline):
-    """One panel per measure, tasks down the side. panels: title -> method -> {task: Interval}; baseline: title -> x or None.
+    """One panel per measure, tasks down the side.
 
-    A task without any score has no judge. Variants of a method ("SP_entropy own τ") have its colour and hollow markers.
+    panels: title -> method -> {task: Interval}; baseline: title -> the x of a line, or None.
+    A task without any score has no judge. Methods that are not of the house, and variants of those
+    that are ("SP_entropy own τ"), have hollow markers; a variant has its method's colour.
     """
-    tasks = list(
-        dict.fromkeys(t for methods in panels.values() for row in methods.values() for t in row)
-    )
-    look = {
-        m: {
-            "color": colour(m),
-            "marker": MARKERS.get(m.split(" ")[0], "o"),
-            "mfc": colour(m) if m in MARKERS else "white",
-        }
-        for methods in panels.values()
-        for m in methods
-    }
-    fig, axes = plt.subplots(1, len(panels), figsize=(4.1 * len(panels), 4.8), sharey=True)
-    for ax, (title, methods) in zip(np.atleast_1d(axes), panels.items()):
+    tasks = {}  # an ordered set
+    methods = {}
+    for measured in panels.values():
+        methods |= dict.fromkeys(measured)
+        for intervals in measured.values():
+            tasks |= dict.fromkeys(intervals)
+    styles = {}
+    for method, look in method_looks(methods).items():
+        filling = look.colour if method in METHODS else "white"
+        styles[method] = {"color": look.colour, "marker": look.marker, "mfc": filling}
+
+    size = (4.1 * len(panels), 4.8)
+    fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    for ax, (title, measured) in zip(axes[0], panels.items()):
         if baseline.get(title) is not None:
             ax.axvline(baseline[title], color="#888888", linewidth=1)
-        for i, task in enumerate(tasks):
-            for k, (method, row) in enumerate(methods.items()):
-                if task in row:
-                    ax.errorbar(
-                        row[task].estimate,
-                        i + 0.18 * (k - (len(methods) - 1) / 2),
-                        xerr=bar(row[task]),
-                        linestyle="none",
-                        capsize=2,
-                        markersize=6,
-                        elinewidth=1.2,
-                        **look[method],
-                    )
-            if not any(task in row for row in methods.values()):
-                ax.text(
-                    0.03,
-                    i,
-                    "no judge",
-                    transform=ax.get_yaxis_transform(),
-                    va="center",
-                    color="#666666",
-                    fontsize=10.5,
-                )
+        for row, task in enumerate(tasks):
+            _task(ax, row, task, measured, styles)
         ax.set(title=title, yticks=range(len(tasks)), yticklabels=tasks)
-    np.atleast_1d(axes)[0].invert_yaxis()
-    fig.legend(
-        handles=[Line2D([], [], linestyle="none", label=m, **style) for m, style in look.items()],
-        loc="outside lower center",
-        ncols=len(look),
-    )
+    axes[0, 0].invert_yaxis()
+    handles = [Line2D([], [], linestyle="none", label=m, **style) for m, style in styles.items()]
+    fig.legend(handles=handles, loc="outside lower center", ncols=len(styles))
     return fig
+
+
+def _task(ax, row, task, measured, styles):
+    """One row of a panel: a task's interval for each method that has one."""
+    for k, (method, intervals) in enumerate(measured.items()):
+        if task not in intervals:
+            continue
+        ax.errorbar(
+            intervals[task].estimate,
+            row + 0.18 * (k - (len(measured) - 1) / 2),
+            xerr=bar(intervals[task]),
+            linestyle="none",
+            capsize=2,
+            markersize=6,
+            elinewidth=1.2,
+            **styles[method],
+        )
+    if not any(task in intervals for intervals in measured.values()):
+        ax.text(
+            0.03,
+            row,
+            "no judge",
+            transform=ax.get_yaxis_transform(),
+            va="center",
+            color="#666666",
+            fontsize=10.5,
+        )

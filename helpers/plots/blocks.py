@@ -5,47 +5,59 @@ import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from helpers.plots.style import MARKERS, bands, bar, colour, point
-
-# ---- 06, 07 -----------------------------------------------------------------------------------------
+from helpers.plots.style import bands, bar, method_looks, point
 
 
 def policies(static, dynamic):
-    """tokens/s over gamma, and each policy at its tuned setting. static: rule -> [(gamma, Interval)];
-    dynamic: rule -> {policy: Interval}, all relative to nothing: tokens per second."""
-    fig, axes = plt.subplots(1, 2, figsize=(12, 4.6), sharey=True, width_ratios=(1, 1.25))
-    bands(axes[0], static)
-    axes[0].set(
+    """Tokens per second over gamma, and of each policy at its tuned setting.
+
+    static: rule -> [(gamma, Interval)]; dynamic: rule -> {policy: Interval}, of which the first is
+    the fixed gamma.
+    """
+    fig, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), sharey=True, width_ratios=(1, 1.25))
+    looks = method_looks([*static, *dynamic])
+    bands(left, static, looks)
+    left.set(
         xlabel="static γ, drafted tokens per round",
         ylabel="tokens per second",
         title="Fixed block length",
-        xticks=[g for g, _ in next(iter(static.values()))],
+        xticks=_gammas(static),
     )
-    axes[0].legend(loc="lower left")
-    for offset, (rule, found) in zip((-0.12, 0.12), dynamic.items()):
-        for i, interval in enumerate(found.values()):
-            point(axes[1], i + offset, interval, rule if i == 0 else None, color=colour(rule))
+    left.legend(loc="lower left")
+    top = 0.0  # of all intervals on the right
+    for k, (rule, by_policy) in enumerate(dynamic.items()):
+        offset = 0.24 * (k - (len(dynamic) - 1) / 2)
+        for i, interval in enumerate(by_policy.values()):
+            # the fixed gamma has its rule's marker, as on the left; policies that stop are circles
+            look = looks[rule] if i == 0 else looks[rule]._replace(marker="o")
+            point(right, i + offset, interval, rule if i == 0 else None, look)
+            top = max(top, interval.high)
     names = list(next(iter(dynamic.values())))
-    axes[1].set(xticks=range(len(names)), title="Each policy, tuned on other problems")
-    axes[1].set_xticklabels([n.replace(" ", "\n", 1) for n in names], fontsize=9.5)
-    axes[0].set_ylim(0, 1.1 * max(i.high for found in dynamic.values() for i in found.values()))
+    right.set(xticks=range(len(names)), title="Each policy, tuned on other problems")
+    right.set_xticklabels([name.replace(" ", "\n", 1) for name in names], fontsize=9.5)
+    left.set_ylim(0, 1.1 * top)
     return fig
 
 
 def wasted(table):
-    """Drafted tokens thrown away per emitted token, and tokens per round. table: policy -> (wasted, per_round) Intervals."""
+    """Drafted tokens thrown away per emitted token, and tokens per target call.
+
+    table: "RULE POLICY" -> (wasted, tokens per call), two Intervals.
+    """
     fig, ax = plt.subplots(figsize=(9, 4.4))
-    rules, policies = (list(dict.fromkeys(x)) for x in zip(*(name.split(" ", 1) for name in table)))
-    colours = dict(zip(policies, sns.color_palette("colorblind", len(policies))))
-    for name, (waste, per_round) in table.items():
-        rule, policy = name.split(" ", 1)
+    parts = {name: name.split(" ", 1) for name in table}
+    looks = method_looks(rule for rule, _ in parts.values())
+    names = list(dict.fromkeys(policy for _, policy in parts.values()))
+    colours = dict(zip(names, sns.color_palette("colorblind", len(names))))
+    for name, (waste, per_call) in table.items():
+        rule, policy = parts[name]
         ax.errorbar(
             waste.estimate,
-            per_round.estimate,
+            per_call.estimate,
             xerr=bar(waste),
-            yerr=bar(per_round),
+            yerr=bar(per_call),
             color=colours[policy],
-            fmt=MARKERS.get(rule, "o"),
+            fmt=looks[rule].marker,
             capsize=3,
         )
     ax.set(
@@ -53,40 +65,31 @@ def wasted(table):
         ylabel="tokens per target call",
         title="Fewer calls or fewer wasted drafts?",
     )
+    by_colour = [_key(policy, colour, "o") for policy, colour in colours.items()]
+    by_marker = [_key(rule, "#555555", look.marker) for rule, look in looks.items()]
     ax.legend(
-        handles=[
-            Line2D([], [], color=c, marker="o", linestyle="none", label=p)
-            for p, c in colours.items()
-        ]
-        + [
-            Line2D([], [], color="#555555", marker=MARKERS.get(r, "o"), linestyle="none", label=r)
-            for r in rules
-        ],
-        fontsize=10,
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
+        handles=by_colour + by_marker, fontsize=10, loc="center left", bbox_to_anchor=(1, 0.5)
     )
     return fig
 
 
 def aggressive(speed, accuracy, rivals):
-    """Speed and accuracy over gamma. speed, accuracy: method -> [(gamma, Interval)]; rivals: label -> (speed, accuracy)."""
+    """Speed and accuracy over gamma.
+
+    speed, accuracy: method -> [(gamma, Interval)]; rivals, which have no gamma: method ->
+    (speed, accuracy), two Intervals.
+    """
     fig, axes = plt.subplots(1, 2, figsize=(11, 4.3))
-    for ax, curves, i, name in (
-        (axes[0], speed, 0, "tokens per second"),
-        (axes[1], accuracy, 1, "accuracy"),
-    ):
-        bands(ax, curves)
-        for label, pairs in rivals.items():
-            ax.axhspan(pairs[i].low, pairs[i].high, color=colour(label), alpha=0.12, linewidth=0)
-            ax.axhline(
-                pairs[i].estimate, color=colour(label), linestyle=":", label=f"{label} (no γ)"
-            )
-        ax.set(
-            xlabel="drafted tokens per round, γ",
-            title=name,
-            xticks=[g for g, _ in next(iter(curves.values()))],
-        )
+    looks = method_looks([*speed, *accuracy, *rivals])
+    names = ("tokens per second", "accuracy")
+    for i, (ax, curves, name) in enumerate(zip(axes, (speed, accuracy), names)):
+        bands(ax, curves, looks)
+        for label, measured in rivals.items():
+            interval = measured[i]
+            colour = looks[label].colour
+            ax.axhspan(interval.low, interval.high, color=colour, alpha=0.12, linewidth=0)
+            ax.axhline(interval.estimate, color=colour, linestyle=":", label=f"{label} (no γ)")
+        ax.set(xlabel="drafted tokens per round, γ", title=name, xticks=_gammas(curves))
     axes[0].set_ylim(0, None)
     axes[1].yaxis.set_major_formatter(PercentFormatter(1))
     fig.legend(
@@ -95,3 +98,13 @@ def aggressive(speed, accuracy, rivals):
         ncols=len(speed) + len(rivals),
     )
     return fig
+
+
+def _gammas(curves):
+    """The gammas of the first curve: what a figure's x axis names."""
+    return [gamma for gamma, _ in next(iter(curves.values()))]
+
+
+def _key(label, colour, marker):
+    """One line of a legend."""
+    return Line2D([], [], color=colour, marker=marker, linestyle="none", label=label)

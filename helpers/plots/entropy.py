@@ -1,43 +1,42 @@
 """Figures of notebook 01: does the draft's entropy mark errors?"""
 
+from itertools import cycle
+
 import matplotlib.pyplot as plt
 import numpy as np
 
-from helpers.plots.style import band
+from helpers.plots.style import SPARE_COLOURS, Look, band
 
-# ---- 01 ---------------------------------------------------------------------------------------------
+RIGHT = "#009E73"
+WRONG = "#D55E00"
+ELSEWHERE = "#0072B2"
+SIGNALS = ("#D55E00", "#0072B2", "#009E73", *SPARE_COLOURS)
+DASHES = ("-", "--", ":")
 
 
 def answer_entropy(answers):
-    """Mean draft entropy of right and wrong answers. Columns: right (bool), mean_H (nats)."""
+    """Mean draft entropy of right and wrong answers.
+
+    answers: a table with columns right (bool) and mean_H (nats).
+    """
     fig, ax = plt.subplots(figsize=(7, 4))
     rng = np.random.default_rng(0)
-    for i, (right, name, c) in enumerate(((True, "right", "#009E73"), (False, "wrong", "#D55E00"))):
-        values = answers.loc[answers.right == right, "mean_H"].to_numpy()
-        if not len(values):
+    for i, (right, colour) in enumerate(((True, RIGHT), (False, WRONG))):
+        entropies = answers.loc[answers.right == right, "mean_H"].to_numpy()
+        if not len(entropies):
             continue
-        ax.scatter(
-            i + rng.uniform(-0.18, 0.18, len(values)),
-            values,
-            s=14,
-            color=c,
-            alpha=0.35,
-            linewidth=0,
-        )
+        x = i + rng.uniform(-0.18, 0.18, len(entropies))
+        ax.scatter(x, entropies, s=14, color=colour, alpha=0.35, linewidth=0)
         ax.boxplot(
-            values,
+            entropies,
             positions=[i],
             widths=0.5,
             showfliers=False,
             medianprops={"color": "black", "linewidth": 2},
         )
-        ax.text(
-            i + 0.3,
-            np.median(values),
-            f" median {np.median(values):.3f}\n n = {len(values)}",
-            va="center",
-            fontsize=10.5,
-        )
+        median = np.median(entropies)
+        words = f" median {median:.3f}\n n = {len(entropies)}"
+        ax.text(i + 0.3, median, words, va="center", fontsize=10.5)
     ax.set(
         xticks=[0, 1],
         xticklabels=["right answers", "wrong answers"],
@@ -49,12 +48,13 @@ def answer_entropy(answers):
 
 
 def signal_roc(curves, areas):
-    """ROC of each signal for `the target rejects the draft's token`. curves: name -> (x, y); areas: name -> Interval."""
+    """ROC curve of each signal for the event that the target rejects the draft's token.
+
+    curves: signal -> (x, y); areas: signal -> Interval.
+    """
     fig, ax = plt.subplots(figsize=(5.6, 5))
-    for (name, (x, y)), c, dash in zip(
-        curves.items(), ("#D55E00", "#0072B2", "#009E73"), ("-", "--", ":")
-    ):
-        ax.plot(x, y, dash, color=c, label=f"{name}: {areas[name].show(3)}")
+    for (name, (x, y)), colour, dash in zip(curves.items(), cycle(SIGNALS), cycle(DASHES)):
+        ax.plot(x, y, dash, color=colour, label=f"{name}: {areas[name].show(3)}")
     ax.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
     ax.set(
         xlabel="share of accepted tokens flagged",
@@ -68,11 +68,14 @@ def signal_roc(curves, areas):
 
 
 def divergence_curve(offsets, intervals, rest, where="answers without a rejection"):
-    """Entropy around the divergence point. offsets: ints; intervals: one per offset; rest: Interval elsewhere, and where that is."""
+    """Entropy around the divergence point.
+
+    offsets: ints; intervals: one per offset; rest: the Interval elsewhere, and where that is.
+    """
     fig, ax = plt.subplots(figsize=(7.5, 4))
-    band(ax, offsets, intervals, "around the first rejection", color="#D55E00")
-    ax.axhspan(rest.low, rest.high, color="#0072B2", alpha=0.2)
-    ax.axhline(rest.estimate, color="#0072B2", label=where)
+    band(ax, offsets, intervals, "around the first rejection", Look(WRONG, "o"))
+    ax.axhspan(rest.low, rest.high, color=ELSEWHERE, alpha=0.2)
+    ax.axhline(rest.estimate, color=ELSEWHERE, label=where)
     ax.axvline(0, color="#888888", linewidth=1)
     ax.set(
         xlabel="position relative to the first rejected token",

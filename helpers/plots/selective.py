@@ -3,31 +3,32 @@
 import matplotlib.pyplot as plt
 from matplotlib.ticker import PercentFormatter
 
-from helpers.plots.style import band, point
-
-# ---- 02 ---------------------------------------------------------------------------------------------
+from helpers.plots.style import band, method_looks, point
 
 
 def selective_curve(curves, ends, marked):
     """Accuracy against the target's share of tokens.
 
-    curves: name -> [(share, Interval)]; ends: label -> (share, Interval); marked: (share, Interval) at tau = 0.15.
+    curves: name -> [(share, Interval)]; ends: label -> (share, Interval);
+    marked: (share, Interval) at tau = 0.15.
     """
     fig, ax = plt.subplots(figsize=(7.5, 4.6))
+    looks = method_looks([*curves, *ends])
+    top = 0.0  # of all intervals
     for name, points in curves.items():
         points = sorted(points, key=lambda p: p[0])
-        band(
-            ax,
-            [s for s, _ in points],
-            [i for _, i in points],
-            name,
-            linestyle="-" if name == "Selective" else "--",
-        )
+        shares = [share for share, _ in points]
+        intervals = [interval for _, interval in points]
+        dash = "-" if name == "Selective" else "--"
+        band(ax, shares, intervals, name, looks[name], linestyle=dash)
+        top = max(top, *(interval.high for interval in intervals))
     for label, (share, interval) in ends.items():
-        point(ax, share, interval, label, markersize=10)
+        point(ax, share, interval, label, looks[label], markersize=10)
+        top = max(top, interval.high)
+    share, interval = marked
     ax.scatter(
-        [marked[0]],
-        [marked[1].estimate],
+        [share],
+        [interval.estimate],
         s=190,
         facecolor="none",
         edgecolor="black",
@@ -38,14 +39,7 @@ def selective_curve(curves, ends, marked):
         xlabel="share of tokens made by the target",
         ylabel="accuracy",
         title="Who should make which token?",
-        ylim=(
-            0,
-            min(
-                1.02,
-                1.15
-                * max(i.high for points in (*curves.values(), ends.values()) for _, i in points),
-            ),
-        ),
+        ylim=(0, min(1.02, 1.15 * top)),
     )
     ax.xaxis.set_major_formatter(PercentFormatter(1))
     ax.yaxis.set_major_formatter(PercentFormatter(1))

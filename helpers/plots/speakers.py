@@ -3,9 +3,14 @@
 import matplotlib.pyplot as plt
 import seaborn as sns
 
+from helpers.plots.style import speaker_colours, text_on
+
 
 def confusion(shares):
-    """Who spoke in which domain: a heat map. shares: table with column task and a share (0..1) per speaker."""
+    """Who spoke in which domain: a heat map.
+
+    shares: a table with the column task and one column per speaker, a share between 0 and 1.
+    """
     table = shares.set_index("task")
     fig, ax = plt.subplots(figsize=(1.3 * table.shape[1] + 2.2, 0.5 * len(table) + 1.4))
     sns.heatmap(
@@ -17,45 +22,51 @@ def confusion(shares):
     return fig
 
 
-SPEAKERS = {
-    "draft": "#BBBBBB",
-    "expert:math": "#0072B2",
-    "expert:code": "#009E73",
-    "expert:law": "#D55E00",
-}
-
-
 def strip(steps, tau):
-    """One answer coloured by who spoke. steps: position, text, source, and H_* columns (nats) of whoever was asked."""
+    """One answer coloured by who spoke, below the entropies of whoever was asked.
+
+    steps: a table with columns position, text, source ("draft" or "expert:NAME"), and H_draft and
+    H_NAME (nats, NaN where a model was not asked). tau: the gate, nats.
+    """
+    entropies = [column for column in steps if column.startswith("H_")]
+    asked = [column.removeprefix("H_") for column in entropies if column != "H_q"]
+    speakers = steps.source.str.removeprefix("expert:")
+    colours = speaker_colours([*asked, *speakers])
+
     fig, ax = plt.subplots(figsize=(13, 4))
-    top = max(1.0, steps[[c for c in steps if c.startswith("H_")]].max().max())
-    depth = top * max(
-        0.2, 0.032 * steps.text.str.len().max()
-    )  # as deep as the longest token is long
+    top = max(1.0, steps[entropies].max().max())
+    gap = 0.03 * top
+    longest = steps.text.str.len().max()
+    depth = top * max(0.2, 0.032 * longest)  # as deep as the longest token is long
     for source, part in steps.groupby("source"):
         ax.bar(
             part.position,
             [depth] * len(part),
             width=1,
-            bottom=-0.03 * top - depth,
-            color=SPEAKERS.get(source, "#E69F00"),
+            bottom=-gap - depth,
+            color=colours[source.removeprefix("expert:")],
             label=f"{source} speaks",
         )
-    for column in [c for c in steps if c.startswith("H_") and c != "H_q"]:
-        name = column.removeprefix("H_")
-        c = SPEAKERS["draft"] if name == "draft" else SPEAKERS.get(f"expert:{name}", "#E69F00")
-        ax.plot(steps.position, steps[column], color=c, marker="o", markersize=4, linewidth=1)
-    for r in steps.itertuples():
+    for name in asked:
+        ax.plot(
+            steps.position,
+            steps[f"H_{name}"],
+            color=colours[name],
+            marker="o",
+            markersize=4,
+            linewidth=1,
+        )
+    for position, text, speaker in zip(steps.position, steps.text, speakers):
         ax.text(
-            r.position,
-            -0.03 * top - depth / 2,
-            r.text.replace("\n", "⏎"),
+            position,
+            -gap - depth / 2,
+            text.replace("\n", "⏎"),
             rotation=90,
             ha="center",
             va="center",
             fontsize=8,
             family="monospace",
-            color="white" if r.source != "draft" else "black",
+            color=text_on(colours[speaker]),
             clip_on=True,
         )
     ax.axhline(tau, color="#888888", linestyle=":", label=f"τ = {tau:g}")
@@ -65,6 +76,6 @@ def strip(steps, tau):
         title="Who spoke, and how sure those were who were asked",
         xlim=(-0.6, len(steps) - 0.4),
     )
-    ax.set_yticks([t for t in ax.get_yticks() if 0 <= t <= top])
+    ax.set_yticks([tick for tick in ax.get_yticks() if 0 <= tick <= top])
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", fontsize=9, ncols=6)
     return fig

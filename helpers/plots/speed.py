@@ -1,10 +1,21 @@
 """Figures of notebook 03 and of the benchmark: speed, acceptance and accuracy by method."""
 
+import math
+
 import matplotlib.pyplot as plt
 
-from helpers.plots.style import apart, bands, bar, colour, number
+from helpers.plots.style import (
+    METHODS,
+    SPARE,
+    apart,
+    assign,
+    bands,
+    bar,
+    method_looks,
+    number,
+)
 
-# ---- 03 ---------------------------------------------------------------------------------------------
+# ---- 03 ----------------------------------------------------------------------------------------
 
 PANELS = {
     "tokens_per_s": "tokens per second",
@@ -15,52 +26,65 @@ PANELS = {
 
 
 def benchmark(table, gammas):
-    """Speed, acceptance and accuracy by method. table: method -> {panel: Interval or None}, panels as in PANELS; gammas: method -> γ."""
+    """Speed, acceptance and accuracy by method.
+
+    table: method -> {panel: Interval or None}, panels as in PANELS; gammas: method -> γ.
+    """
     fig, axes = plt.subplots(2, 2, figsize=(9.5, 6.2))
+    looks = method_looks(table)
     for ax, (panel, name) in zip(axes.flat, PANELS.items()):
-        shown = {m: row[panel] for m, row in table.items() if row.get(panel) is not None}
-        for i, (method, interval) in enumerate(shown.items()):
-            if interval.estimate != interval.estimate:
-                ax.text(i, 0, "no judge", ha="center", va="bottom", fontsize=10.5)
-                continue
-            ax.bar(
-                i,
-                interval.estimate,
-                color=colour(method),
-                alpha=0.85,
-                yerr=bar(interval),
-                capsize=4,
-                error_kw={"linewidth": 1.5},
-            )
-            ax.text(
-                i, interval.high, number(interval.estimate), ha="center", va="bottom", fontsize=10.5
-            )
+        measured = {}
+        for method, by_panel in table.items():
+            if by_panel.get(panel) is not None:
+                measured[method] = by_panel[panel]
+        for i, (method, interval) in enumerate(measured.items()):
+            _column(ax, i, interval, looks[method].colour)
+        tops = [i.high for i in measured.values() if not math.isnan(i.high)]
+        sizes = [i.n for i in measured.values()]
         ax.set(
-            xticks=range(len(shown)),
-            title=f"{name} (n = {max(i.n for i in shown.values())})" if shown else name,
-            ylim=(
-                0,
-                1.15 * max((i.high for i in shown.values() if i.high == i.high), default=0) or 1,
-            ),
+            xticks=range(len(measured)),
+            title=f"{name} (n = {max(sizes)})" if sizes else name,
+            ylim=(0, 1.15 * max(tops, default=0) or 1),
         )
-        ax.set_xticklabels(
-            [f"{m}\nγ = {gammas[m]}" if m in gammas else m for m in shown], fontsize=10.5
-        )
+        ticks = [f"{m}\nγ = {gammas[m]}" if m in gammas else m for m in measured]
+        ax.set_xticklabels(ticks, fontsize=10.5)
         ax.grid(axis="x", visible=False)
     return fig
 
 
+def _column(ax, x, interval, colour):
+    """One method's estimate as a column with its number; a score that is NaN has no judge."""
+    if math.isnan(interval.estimate):
+        ax.text(x, 0, "no judge", ha="center", va="bottom", fontsize=10.5)
+        return
+    ax.bar(
+        x,
+        interval.estimate,
+        color=colour,
+        alpha=0.85,
+        yerr=bar(interval),
+        capsize=4,
+        error_kw={"linewidth": 1.5},
+    )
+    words = number(interval.estimate)
+    ax.text(x, interval.high, words, ha="center", va="bottom", fontsize=10.5)
+
+
 def gamma_speed(curves, limit):
-    """tokens/s over gamma. curves: label -> [(gamma, Interval)]; limit: label -> [(gamma, value)] of the cost model."""
+    """Tokens per second over gamma.
+
+    curves: label -> [(gamma, Interval)]; limit: label -> [(gamma, value)] of the cost model.
+    """
     fig, ax = plt.subplots(figsize=(7, 4))
-    gammas = [g for g, _ in next(iter(curves.values()))]
-    bands(ax, curves)
+    looks = method_looks([*curves, *limit])
+    gammas = [gamma for gamma, _ in next(iter(curves.values()))]
+    bands(ax, curves, looks)
     for i, (label, points) in enumerate(limit.items()):
         ax.plot(
             apart(gammas, i, len(limit)),
-            [v for _, v in points],
+            [value for _, value in points],
             ":",
-            color=colour(label),
+            color=looks[label].colour,
             marker="_" if len(gammas) == 1 else None,
             markersize=16,
             label=f"{label}: cost model",
@@ -76,31 +100,36 @@ def gamma_speed(curves, limit):
     return fig
 
 
-# ---- the benchmark -----------------------------------------------------------------------------------
+# ---- the benchmark -----------------------------------------------------------------------------
+
+ALONE = {"draft": METHODS["AS_small"], "target": METHODS["AS_large"]}
 
 
 def race(speed, peers):
-    """Tokens per second of every contestant. speed: label -> Interval; peers: labels that are not ours."""
+    """Tokens per second of every contestant.
+
+    speed: label -> Interval; peers: labels that are not ours, grey and hatched.
+    """
     fig, ax = plt.subplots(figsize=(9, 0.45 * len(speed) + 1.4))
-    for i, (label, v) in enumerate(speed.items()):
-        c = "#BBBBBB" if label in peers else colour(label)
+    looks = method_looks(label for label in speed if label not in peers)
+    for i, (label, interval) in enumerate(speed.items()):
         ax.barh(
             i,
-            v.estimate,
-            xerr=bar(v),
-            color=c,
+            interval.estimate,
+            xerr=bar(interval),
+            color="#BBBBBB" if label in peers else looks[label].colour,
             alpha=0.85,
             capsize=3,
             hatch="//" if label in peers else None,
             edgecolor="white",
         )
-        ax.text(v.high, i, f"  {number(v.estimate)}", va="center", fontsize=10.5)
+        ax.text(interval.high, i, f"  {number(interval.estimate)}", va="center", fontsize=10.5)
     ax.set(
         yticks=range(len(speed)),
         yticklabels=list(speed),
         xlabel="tokens per second after the prompt",
         title="Same weights, same prompts (hatched: peers)",
-        xlim=(0, 1.15 * max(v.high for v in speed.values())),
+        xlim=(0, 1.15 * max(interval.high for interval in speed.values())),
     )
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
@@ -108,17 +137,15 @@ def race(speed, peers):
 
 
 def growth(milliseconds):
-    """Milliseconds per token against the context's length. milliseconds: model -> [(context, ms)]."""
+    """Milliseconds per token against the context's length.
+
+    milliseconds: model -> [(context, ms)].
+    """
     fig, ax = plt.subplots(figsize=(7, 4))
+    looks = assign(milliseconds, ALONE, SPARE)
     for name, points in milliseconds.items():
-        x, y = zip(*points)
-        ax.plot(
-            x,
-            y,
-            marker="o",
-            color=colour({"draft": "AS_small", "target": "AS_large"}[name]),
-            label=name,
-        )
+        contexts, times = zip(*points)
+        ax.plot(contexts, times, marker="o", color=looks[name].colour, label=name)
     ax.set(
         xlabel="context, tokens",
         ylabel="milliseconds per token",

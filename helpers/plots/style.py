@@ -1,35 +1,105 @@
-"""The house style of every figure: colours and markers of the methods, and how an interval is drawn."""
+"""The house style of every figure: how methods and speakers look, and how an interval is drawn."""
+
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import to_rgb
 
-# Okabe & Ito's colour-blind-safe palette, one colour and marker per method, the same in every figure.
-COLOURS = {
-    "AS_small": "#56B4E9",
-    "AS_large": "#000000",
-    "Selective": "#009E73",
-    "SP": "#0072B2",
-    "SP_entropy": "#D55E00",
-    "SP_entropy+dyn": "#CC79A7",
-    "SP_aggressive": "#E69F00",
-    "Routed": "#B8A900",
-    "random": "#888888",
-    "periodic": "#BBBBBB",
-}
-MARKERS = {
-    "AS_small": "v",
-    "AS_large": "^",
-    "Selective": "o",
-    "SP": "s",
-    "SP_entropy": "D",
-    "SP_entropy+dyn": "P",
-    "SP_aggressive": "X",
-    "Routed": "*",
-    "random": "x",
-    "periodic": "+",
-}
 FEW = 3  # with no more x than this, intervals are bars
 NATS = "draft entropy H(q), nats"
+
+
+class Look(NamedTuple):
+    """Colour and marker of one label."""
+
+    colour: str
+    marker: str
+
+
+# ---- palettes ----------------------------------------------------------------------------------
+
+# Okabe and Ito's colour-blind-safe palette: a method looks the same in every figure.
+METHODS = {
+    "AS_small": Look("#56B4E9", "v"),
+    "AS_large": Look("#000000", "^"),
+    "Selective": Look("#009E73", "o"),
+    "SP": Look("#0072B2", "s"),
+    "SP_entropy": Look("#D55E00", "D"),
+    "SP_entropy+dyn": Look("#CC79A7", "P"),
+    "SP_aggressive": Look("#E69F00", "X"),
+    "Routed": Look("#B8A900", "*"),
+    "random": Look("#888888", "x"),
+    "periodic": Look("#BBBBBB", "+"),
+}
+
+# For labels that stand in no table: colours of Paul Tol's muted palette, unlike those above.
+SPARE = (
+    Look("#882255", "p"),
+    Look("#332288", "h"),
+    Look("#117733", "<"),
+    Look("#AA4499", ">"),
+    Look("#999933", "d"),
+    Look("#44AA99", "8"),
+)
+SPARE_COLOURS = tuple(look.colour for look in SPARE)
+GREY = Look("#555555", "o")  # of the first method that is not in the table, such as an oracle
+
+# Who speaks in a routed answer: in figures, in the strip of tokens and in the chart below it.
+# Experts by their place in the pair; of the pocket pair these are math, code and law.
+DRAFT = "#949494"
+EXPERTS = ("#0072B2", "#009E73", "#D55E00", *SPARE_COLOURS)
+
+# A token's entropy as the shade behind it: dark where the draft is unsure.
+LEVELS = (0.05, 0.2, 0.5, 1.0, 1.5, 2.5)  # nats, the borders between the seven shades
+SHADES = ("#f7fbff", "#deebf7", "#c6dbef", "#9ecae1", "#6baed6", "#2171b5", "#08306b")
+
+
+def assign(labels, table, spare):
+    """One entry for each label: the table's own, or else the next of `spare`, in the labels' order.
+
+    The same labels in the same order get the same entries; when `spare` is used up it begins anew.
+    """
+    assigned = {}
+    unknown = 0
+    for label in dict.fromkeys(labels):
+        if label in table:
+            assigned[label] = table[label]
+        else:
+            assigned[label] = spare[unknown % len(spare)]
+            unknown += 1
+    return assigned
+
+
+def method_looks(labels):
+    """Label -> Look of the methods of one figure; "SP_entropy own τ" looks like SP_entropy."""
+    labels = list(dict.fromkeys(labels))
+    methods = {}
+    for label in labels:
+        first_word = label.split(" ")[0]
+        is_variant = label not in METHODS and (first_word in METHODS or first_word in labels)
+        methods[label] = first_word if is_variant else label
+    looks = assign(methods.values(), METHODS, (GREY, *SPARE))
+    return {label: looks[method] for label, method in methods.items()}
+
+
+def speaker_colours(names):
+    """Name -> colour of the models that may speak: "draft", and the experts in the pair's order."""
+    return assign(names, {"draft": DRAFT}, EXPERTS)
+
+
+def text_on(background):
+    """Black or white, whichever has the higher contrast on a colour (WCAG 2.2)."""
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+        for part in to_rgb(background)
+    )
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    # 1.05 / (luminance + 0.05) = (luminance + 0.05) / 0.05 at luminance 0.179
+    return "#000000" if luminance > 0.179 else "#ffffff"
+
+
+# ---- how things are drawn ----------------------------------------------------------------------
 
 
 def use():
@@ -57,76 +127,71 @@ def use():
     )
 
 
-def colour(label):
-    """A method's colour; labels with a suffix share their method's."""
-    return COLOURS.get(label, COLOURS.get(str(label).split(" ")[0], "#555555"))
-
-
 def number(value):
     """Three significant digits, and all of them before the point: 2,165, 8.58, 0.746."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def band(ax, x, intervals, label, **line):
-    """A line through estimates with its 95 % band."""
-    c = line.pop("color", colour(label))
-    ax.plot(
-        x,
-        [i.estimate for i in intervals],
-        label=label,
-        color=c,
-        marker=line.pop("marker", MARKERS.get(label, "o")),
-        **line,
-    )
-    ax.fill_between(
-        x, [i.low for i in intervals], [i.high for i in intervals], color=c, alpha=0.18, linewidth=0
-    )
-
-
-def bands(ax, curves):
-    """Several curves with their 95 % bands, or with bars where `apart` sets them side by side. curves: label -> [(x, Interval)]."""
-    for i, (label, points) in enumerate(curves.items()):
-        x, intervals = [x for x, _ in points], [v for _, v in points]
-        if len(x) > FEW:
-            band(ax, x, intervals, label)
-        else:
-            lengths = np.concatenate([bar(v) for v in intervals], axis=1)
-            ax.errorbar(
-                apart(x, i, len(curves)),
-                [v.estimate for v in intervals],
-                lengths,
-                color=colour(label),
-                capsize=4,
-                label=label,
-                marker=MARKERS.get(label, "o"),
-            )
-        if len(x) == 1:
-            ax.set_xlim(x[0] - 0.1, x[0] + 0.1)
-
-
-def apart(x, i, n):
-    """Where the i-th of n curves puts its points: at a few x side by side, since bands would only hide one another there."""
-    step = 0 if len(x) > FEW else 0.02 * (max(x) - min(x)) or 0.02
-    return [v + (i - (n - 1) / 2) * step for v in x]
-
-
 def bar(interval):
     """An interval as the two lengths that matplotlib's error bars take."""
-    return [
-        [max(0.0, interval.estimate - interval.low)],
-        [max(0.0, interval.high - interval.estimate)],
-    ]
+    below = max(0.0, interval.estimate - interval.low)
+    above = max(0.0, interval.high - interval.estimate)
+    return [[below], [above]]
 
 
-def point(ax, x, interval, label, **kwargs):
+def point(ax, x, interval, label, look, **line):
     """One estimate with its 95 % bar."""
     ax.errorbar(
         [x],
         [interval.estimate],
         yerr=bar(interval),
-        color=kwargs.pop("color", colour(label)),
-        fmt=MARKERS.get(label, "o"),
+        color=look.colour,
+        fmt=look.marker,
         capsize=4,
         label=label,
-        **kwargs,
+        **line,
     )
+
+
+def band(ax, x, intervals, label, look, **line):
+    """A line through estimates with its 95 % band."""
+    estimates = [interval.estimate for interval in intervals]
+    low = [interval.low for interval in intervals]
+    high = [interval.high for interval in intervals]
+    ax.plot(x, estimates, label=label, color=look.colour, marker=look.marker, **line)
+    ax.fill_between(x, low, high, color=look.colour, alpha=0.18, linewidth=0)
+
+
+def bands(ax, curves, looks):
+    """Several curves with their 95 % bands, or with bars where `apart` sets them side by side.
+
+    curves: label -> [(x, Interval)]; looks: label -> Look.
+    """
+    for i, (label, points) in enumerate(curves.items()):
+        x = [value for value, _ in points]
+        intervals = [interval for _, interval in points]
+        if len(x) > FEW:
+            band(ax, x, intervals, label, looks[label])
+            continue
+        ax.errorbar(
+            apart(x, i, len(curves)),
+            [interval.estimate for interval in intervals],
+            np.concatenate([bar(interval) for interval in intervals], axis=1),
+            color=looks[label].colour,
+            marker=looks[label].marker,
+            capsize=4,
+            label=label,
+        )
+        if len(x) == 1:
+            ax.set_xlim(x[0] - 0.1, x[0] + 0.1)
+
+
+def apart(x, i, n):
+    """Where the i-th of n curves puts its points.
+
+    At a few x they stand side by side, since bands would only hide one another there.
+    """
+    if len(x) > FEW:
+        return list(x)
+    step = 0.02 * (max(x) - min(x)) or 0.02
+    return [value + (i - (n - 1) / 2) * step for value in x]

@@ -3,20 +3,33 @@
 import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from helpers.plots.style import MARKERS, band, bar, colour
+from helpers.plots.style import METHODS, SPARE, Look, assign, band, bar, method_looks
 
-# ---- 05 ---------------------------------------------------------------------------------------------
+# Families of rules that notebook 05 compares; one of the reader's own gets a look from SPARE.
+CONTROLS = {
+    "entropy gate, √": Look("#D55E00", "D"),
+    "random gate, √": Look("#888888", "x"),
+    "high-entropy gate, √": Look("#56B4E9", "v"),
+    "max-prob gate, √": Look("#0072B2", "s"),
+    "target-entropy gate, √": Look("#009E73", "^"),
+    "power β": Look("#CC79A7", "P"),
+    "lenience": Look("#E69F00", "o"),
+    "KL-optimal clip": Look("#000000", "*"),
+}
 
 
 def tau_lines(taus, panels, strict, chosen):
-    """Three lines over tau. panels: title -> Interval per tau; strict: title -> Interval of SP; chosen: a tau."""
+    """Three lines over tau.
+
+    taus: nats; panels: title -> an Interval per tau; strict: title -> Interval of SP; chosen: one
+    of the taus.
+    """
     fig, axes = plt.subplots(1, 3, figsize=(12, 3.9))
-    for ax, (title, values) in zip(axes, panels.items()):
-        ax.axhspan(
-            strict[title].low, strict[title].high, color=colour("SP"), alpha=0.15, linewidth=0
-        )
-        ax.axhline(strict[title].estimate, color=colour("SP"), linestyle="--", label="SP")
-        band(ax, taus, values, "SP_entropy")
+    sp = METHODS["SP"].colour
+    for ax, (title, intervals) in zip(axes, panels.items()):
+        ax.axhspan(strict[title].low, strict[title].high, color=sp, alpha=0.15, linewidth=0)
+        ax.axhline(strict[title].estimate, color=sp, linestyle="--", label="SP")
+        band(ax, taus, intervals, "SP_entropy", METHODS["SP_entropy"])
         ax.axvline(
             chosen, color="#888888", linewidth=1.2, linestyle=":", label=f"chosen τ = {chosen:g}"
         )
@@ -26,35 +39,40 @@ def tau_lines(taus, panels, strict, chosen):
 
 
 def pareto_front(points, front):
-    """Accuracy against tokens per second. points: label -> (speed Interval, accuracy Interval); front: labels."""
+    """Accuracy against tokens per second.
+
+    points: label -> (speed, accuracy), two Intervals; front: the labels on the Pareto front. Labels
+    that begin with τ are SP_entropy.
+    """
     fig, ax = plt.subplots(figsize=(7.5, 4.6))
+    looks = method_looks(label for label in points if not label.startswith("τ"))
     for label, (speed, accuracy) in points.items():
-        on = label in front
-        c = colour("SP_entropy") if label.startswith("τ") else colour(label)
+        look = looks.get(label, METHODS["SP_entropy"])
         ax.errorbar(
             speed.estimate,
             accuracy.estimate,
-            color=c,
-            fmt="D" if label.startswith("τ") else MARKERS.get(label, "o"),
+            color=look.colour,
+            fmt=look.marker,
             xerr=bar(speed),
             capsize=2,
-            alpha=1 if on else 0.45,
+            alpha=1 if label in front else 0.45,
             yerr=bar(accuracy),
             elinewidth=1,
         )
-        if on:
+        if label in front:
+            # neighbours are named on different sides of their points
+            below = front.index(label) % 2
             ax.annotate(
                 label,
                 (speed.estimate, accuracy.estimate),
                 textcoords="offset points",
-                xytext=(7, -15 if front.index(label) % 2 else 6),
+                xytext=(7, -15 if below else 6),
                 fontsize=11,
                 weight="bold",
             )
-    line = [points[label] for label in front]
     ax.plot(
-        [s.estimate for s, _ in line],
-        [a.estimate for _, a in line],
+        [points[label][0].estimate for label in front],
+        [points[label][1].estimate for label in front],
         color="#888888",
         linewidth=1.2,
         zorder=0,
@@ -69,33 +87,25 @@ def pareto_front(points, front):
     return fig
 
 
-CONTROLS = {
-    "entropy gate, √": ("#D55E00", "D"),
-    "random gate, √": ("#888888", "x"),
-    "high-entropy gate, √": ("#56B4E9", "v"),
-    "max-prob gate, √": ("#0072B2", "s"),
-    "target-entropy gate, √": ("#009E73", "^"),
-    "power β": ("#CC79A7", "P"),
-    "lenience": ("#E69F00", "o"),
-    "KL-optimal clip": ("#000000", "*"),
-}
-
-
 def control_curves(curves):
-    """Mean KL against acceptance per position, for each family of rules. curves: family -> [(accept, kl)]."""
+    """Mean KL against acceptance per position, for each family of rules.
+
+    curves: family -> [(acceptance, KL in nats)].
+    """
     fig, ax = plt.subplots(figsize=(7.8, 4.8))
+    looks = assign(curves, CONTROLS, SPARE)
     for family, points in curves.items():
-        c, marker = CONTROLS[family]
+        wide = family == "lenience"  # the clip lies on it, and both are to be seen
         ax.plot(
-            [a for a, _ in points],
-            [k for _, k in points],
-            color=c,
-            marker=marker,
+            [acceptance for acceptance, _ in points],
+            [kl for _, kl in points],
+            color=looks[family].colour,
+            marker=looks[family].marker,
             markersize=5,
             label=family,
-            linewidth=5 if family == "lenience" else 1.6,
-            alpha=0.6 if family == "lenience" else 1,
-        )  # the clip lies on it
+            linewidth=5 if wide else 1.6,
+            alpha=0.6 if wide else 1,
+        )
     ax.set(
         xlabel="mean acceptance per position",
         ylabel="mean KL(o‖p), nats",
@@ -107,14 +117,25 @@ def control_curves(curves):
 
 
 def matched(table):
-    """Controls at equal acceptance. table: family -> {"accept ratio", "accuracy", "KL", "certificate"} Intervals."""
+    """Families of rules at equal acceptance, one panel per measure.
+
+    table: family -> {"accept ratio", "accuracy", "KL per tested token, nats"} -> Interval.
+    """
     panels = ("accept ratio", "accuracy", "KL per tested token, nats")
     fig, axes = plt.subplots(1, 3, figsize=(12, 4.2), sharey=True)
+    looks = assign(table, CONTROLS, SPARE)
     for ax, panel in zip(axes, panels):
-        for i, (family, row) in enumerate(table.items()):
-            c, marker = CONTROLS.get(family, ("#0072B2", "s"))
-            v = row[panel]
-            ax.errorbar(v.estimate, i, xerr=bar(v), fmt=marker, color=c, capsize=4)
+        for i, (family, measured) in enumerate(table.items()):
+            look = looks[family]
+            interval = measured[panel]
+            ax.errorbar(
+                interval.estimate,
+                i,
+                xerr=bar(interval),
+                fmt=look.marker,
+                color=look.colour,
+                capsize=4,
+            )
         ax.set(title=panel, yticks=range(len(table)), yticklabels=list(table))
         ax.xaxis.set_major_locator(MaxNLocator(4))
     axes[0].invert_yaxis()
