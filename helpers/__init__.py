@@ -2,6 +2,7 @@
 
 import os
 
-# Threads that wait for each other should not spin for long: where another program takes a core, a small model's
-# forward would otherwise be slower by an order of magnitude. Read by OpenMP when torch is first imported.
+# Threads that wait for each other should not spin for long: where another program takes a core, a
+# small model's forward would otherwise be slower by an order of magnitude. OpenMP reads this when
+# torch is first imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -24,7 +24,7 @@ class TableMemory:
 
 
 class TableLM:
-    """A language model that is a function prefix -> probabilities; it sees only what was fed to its memory."""
+    """A language model that is a function prefix -> probabilities; it sees only what it was fed."""
 
     def __init__(self, table, vocab_size=3):
         self.table, self.vocab_size, self.context, self.device = (

@@ -1,4 +1,4 @@
-"""Runs are cached by all that determines them, survive an interruption, and measure what they say."""
+"""Runs are cached by all that determines them, survive a stop, and measure what they say."""
 
 import pandas as pd
 import pytest
@@ -160,21 +160,21 @@ def test_seconds_are_the_sum_of_their_phases(pocket):
 
 
 def test_scan_agrees_with_the_decoder(pocket):
-    """Teacher-forced on a strict answer, H(q) and max q equal what the decoder recorded at the same positions."""
+    """Read again, a strict answer has the H(q) and max q that the decoder recorded."""
     rows, trace = experiments.run(pocket, [Speculative()], PROBLEMS, trace=True)
     scanned = probes.scan(
         pocket, PROBLEMS, list(rows.set_index("problem_id").tokens[[p.id for p in PROBLEMS]])
     )
-    both = trace[trace.accepted == True].merge(
-        scanned, on=["problem_id", "position", "token"], suffixes=("", "_scan")
-    )  # noqa: E712
+    accepted = trace[trace.accepted.eq(True)]
+    where = ["problem_id", "position", "token"]
+    both = accepted.merge(scanned, on=where, suffixes=("", "_scan"))
     assert len(both) > 50
     for name in ("H_q", "H_p", "max_q", "delta"):
         assert (both[name] - both[f"{name}_scan"]).abs().max() < 1e-3
 
 
 def test_rules_are_measured_on_one_line(pocket):
-    """DESIGN point 1 on real distributions: accept + tv is the same for strict and relaxed rules."""
+    """On real distributions too, accept + tv is the same for strict and relaxed rules."""
     rows = experiments.run(pocket, [Autoregressive("target")], PROBLEMS)
     named = {
         "strict": rules.STRICT,
@@ -214,7 +214,7 @@ def test_published_tables_have_no_texts(pocket, tmp_path, monkeypatch):
 
 
 def test_the_readme_rule_works_as_printed(pocket):
-    """The ten-line example runs, is at least as accepting as strict, and keeps to the line TV = delta - R."""
+    """The ten-line example runs, accepts at least what strict does, and keeps TV = delta - R."""
     from conftest import ROOT
 
     code = next(b for b in (ROOT / "README.md").read_text().split("```") if "class Half" in b)

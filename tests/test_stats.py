@@ -20,7 +20,7 @@ def covers(simulate, truth, n=1000):
 
 
 def test_paired_difference_covers():
-    """Two methods, 60 problems, 3 seeds: problems differ, seeds add noise; the interval covers 93 to 97 %."""
+    """Two methods, 60 unlike problems, 3 noisy seeds: the interval covers 93 to 97 %."""
 
     def simulate(rng):
         easy = rng.beta(2, 2, 60)[:, None]
@@ -70,7 +70,7 @@ def test_small_groups_cover():
 
 
 def test_auroc_covers_with_clusters():
-    """Positions of a problem share an offset; 40 problems of 20 positions, true area known by simulation."""
+    """40 problems of 20 positions that share an offset; the true area is known by simulation."""
 
     def draw(rng, n):
         shift = rng.normal(0, 0.5, n).repeat(20)
