@@ -19,7 +19,7 @@ import transformers
 
 from helpers import models, store, tasks
 from helpers.common import track
-from helpers.decoding import decode
+from helpers.decoding import decode, decoder_of
 from helpers.decoding.batch import synchronise
 from helpers.methods import Sampling
 from helpers.store import DECODING, GRADING, code_version
@@ -101,8 +101,8 @@ def _chunk(pair, method, jobs, sampling, trace, max_new_tokens):
     Only the grades are taken again when it is the graders, or the judge, that have changed.
     """
     limit = max_new_tokens or max(problem.max_new_tokens for _, problem in jobs)
-    facts = (code_version(DECODING), *_identity(pair), method, sampling, limit, jobs)
-    file = store.cached("runs", *facts)
+    code = (code_version(DECODING), decoder_of(method))
+    file = store.cached("runs", code, *_identity(pair), method, sampling, limit, jobs)
     traced = file.with_name(f"{file.stem}-traced.pkl")
     if trace or traced.exists():
         file = traced
@@ -168,7 +168,8 @@ def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), ma
     after that the next run measures anew.
     """
     settings = (sampling, seed, repeats, max_new_tokens)
-    file = store.cached("timed", code_version(), *_identity(pair), methods, settings, problems)
+    code = (code_version(), [decoder_of(method) for method in methods])
+    file = store.cached("timed", code, *_identity(pair), methods, settings, problems)
     store.until_published(file)
     done = store.load(file) or []
     if len(done) < len(problems):

@@ -2,7 +2,6 @@
 
 import pandas as pd
 import pytest
-import torch
 
 from helpers import common, experiments, probes, rules, store, tasks
 from helpers.methods import Autoregressive, Fixed, Selective, Speculative
@@ -211,18 +210,3 @@ def test_published_tables_have_no_texts(pocket, tmp_path, monkeypatch):
     monkeypatch.setattr(common, "OUT", tmp_path)
     file = store.publish(experiments.run(pocket, METHODS, PROBLEMS[:2]), "pocket", "t")
     assert not {"text", "tokens"} & set(pd.read_parquet(file).columns)
-
-
-def test_the_readme_rule_works_as_printed(pocket):
-    """The ten-line example runs, accepts at least what strict does, and keeps TV = delta - R."""
-    from conftest import ROOT
-
-    code = next(b for b in (ROOT / "README.md").read_text().split("```") if "class Half" in b)
-    scope = {}
-    exec(code.removeprefix("python"), scope)
-    rows = experiments.run(pocket, [scope["method"]], PROBLEMS)
-    assert rows.accepted.sum() > 0
-    g = torch.Generator().manual_seed(0)
-    p, q = (torch.randn(50, 6, generator=g, dtype=torch.float64).softmax(-1) for _ in range(2))
-    o, R = rules.output_distribution(scope["Half"](), p, q, rules.Signals(rules.entropy(q)))
-    assert torch.allclose(rules.tv(o, p), rules.tv(p, q) - R, atol=1e-9)

@@ -1,4 +1,4 @@
 """The decoders: one model alone, entropy-selective, speculative, routed; one prompt or many."""
 
 from helpers.decoding.batch import Batch, Generation, Round
-from helpers.decoding.dispatch import DECODERS, decode
+from helpers.decoding.dispatch import DECODERS, decode, decoder_of
