@@ -1,7 +1,8 @@
-"""Train the five pocket models from a seed: `python -m helpers.make.pocket [NAME ...]` (make pocket).
+"""Train the five pocket models from a seed: `python -m helpers.make.pocket [NAME ...]`.
 
-The data stream is a pure function of (seed, step), so an interrupted run goes on where it was. Hidden matrices
-learn by Muon (Jordan et al. 2024), the rest by AdamW; the rate warms up, stays, and falls linearly at the end.
+`make pocket` calls it. The data stream is a pure function of (seed, step), so an interrupted run
+goes on where it was. Hidden matrices learn by Muon (Jordan et al. 2024), the rest by AdamW; the
+rate warms up, stays, and falls linearly at the end.
 """
 
 import json
@@ -9,18 +10,37 @@ import os
 import random
 import sys
 import time
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from helpers import common
+from helpers import common, store
 from helpers.tasks import corpus
 
 SEED = 20
 FOLDER = common.DATA / "pocket"
-VOCAB, CONTEXT, TOKENS_PER_STEP = 1024, 1024, 8192
+VOCAB = 1024
+CONTEXT = 1024
+TOKENS_PER_STEP = 8192
+ADAMW_RATE = 3e-3
+PROMPT_WEIGHT = 0.1  # of a prompt's tokens in the loss; an answer's count 1
+
+
+# ---- what is trained ---------------------------------------------------------------------------
+
+
+class Model(NamedTuple):
+    """A model to train: its shape, the share of each domain in its data, steps, Muon's rate."""
+
+    shape: dict
+    mixture: dict
+    steps: int
+    muon_rate: float
+
+
 GENERAL = {
     "arithmetic": 0.37,
     "algebra": 0.11,
@@ -32,12 +52,13 @@ GENERAL = {
 }
 
 
-def own(*domains):
+def expert_mixture(*own_domains):
     """A mixture with 85 % on an expert's own domains and the rest general."""
-    return {
-        d: 0.15 * share + (0.85 / len(domains) if d in domains else 0)
-        for d, share in GENERAL.items()
-    }
+    mixture = {}
+    for domain, share in GENERAL.items():
+        extra = 0.85 / len(own_domains) if domain in own_domains else 0
+        mixture[domain] = 0.15 * share + extra
+    return mixture
 
 
 SMALL = {
@@ -54,47 +75,48 @@ LARGE = {
     "num_key_value_heads": 2,
     "intermediate_size": 352,
 }
-# name: (shape, mixture, steps, Muon rate)
 MODELS = {
-    "draft": (SMALL, GENERAL, 500, 0.02),
-    "target": (LARGE, GENERAL, 900, 0.02),
-    "expert-math": (SMALL, own("arithmetic", "algebra"), 600, 0.02),
-    "expert-code": (SMALL, own("code"), 500, 0.02),
-    "expert-law": (SMALL, own("law"), 500, 0.02),
+    "draft": Model(SMALL, GENERAL, steps=500, muon_rate=0.02),
+    "target": Model(LARGE, GENERAL, steps=900, muon_rate=0.02),
+    "expert-math": Model(SMALL, expert_mixture("arithmetic", "algebra"), steps=600, muon_rate=0.02),
+    "expert-code": Model(SMALL, expert_mixture("code"), steps=500, muon_rate=0.02),
+    "expert-law": Model(SMALL, expert_mixture("law"), steps=500, muon_rate=0.02),
 }
+
+
+# ---- the tokenizer -----------------------------------------------------------------------------
+
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
     "{% if m['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+SPECIAL_TOKENS = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
 
 
 def train_tokenizer():
-    """Byte-level BPE on the corpus: every digit its own token, every byte a token, 1024 in all."""
-    rows = (corpus.sample(d, f"tokenizer/{i}") for i in range(4000) for d in corpus.DOMAINS)
+    """Byte-level BPE on the corpus: every digit its own token, every byte a token, VOCAB in all."""
     tokenizer = Tokenizer(models.BPE())
+    digits_marks_words_spaces = Regex(r"\d| ?[^\s\d\p{L}]+| ?\p{L}+|\s+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"\d| ?[^\s\d\p{L}]+| ?\p{L}+|\s+"), "isolated"),
+            pre_tokenizers.Split(digits_marks_words_spaces, "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
-    tokenizer.train_from_iterator(
-        (row[k] for row in rows for k in ("question", "answer")),
-        trainers.BpeTrainer(
-            vocab_size=VOCAB,
-            special_tokens=special,
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-            show_progress=False,
-        ),
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
     )
+    tokenizer.train_from_iterator(_tokenizer_texts(), trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|end|>",
         pad_token="<|pad|>",
-        additional_special_tokens=special[2:],
+        additional_special_tokens=SPECIAL_TOKENS[2:],
         chat_template=TEMPLATE,
         clean_up_tokenization_spaces=False,
         model_max_length=CONTEXT,
@@ -103,49 +125,73 @@ def train_tokenizer():
     return fast
 
 
+def _tokenizer_texts():
+    """Questions and answers of 4,000 rows of every domain."""
+    for i in range(4000):
+        for domain in corpus.DOMAINS:
+            row = corpus.sample(domain, f"tokenizer/{i}")
+            yield row["question"]
+            yield row["answer"]
+
+
+# ---- the data ----------------------------------------------------------------------------------
+
+
 def document(tokenizer, domain, seed):
     """(prompt ids, answer ids with end) of one training document."""
     row = corpus.sample(domain, seed)
     prompt = f"<|user|>{row['question']}<|assistant|>"
+    answer = row["answer"] + "<|end|>"
     return (
         tokenizer(prompt, add_special_tokens=False).input_ids,
-        tokenizer(row["answer"] + "<|end|>", add_special_tokens=False).input_ids,
+        tokenizer(answer, add_special_tokens=False).input_ids,
     )
 
 
 def batch(tokenizer, mixture, step, parts=4):
-    """The documents of one step, in `parts` padded pieces sorted by length, so that little is padding."""
-    rng, docs, have = random.Random(f"{SEED}/{step}"), [], 0
-    domains, weights = zip(*mixture.items())
-    while have < TOKENS_PER_STEP:
-        domain = rng.choices(domains, weights)[0]
-        docs.append(document(tokenizer, domain, f"{SEED}/{rng.random()}"))
-        have += len(docs[-1][0]) + len(docs[-1][1])
-    docs.sort(key=lambda d: len(d[0]) + len(d[1]))
-    return [
-        _padded(docs[len(docs) * i // parts : len(docs) * (i + 1) // parts]) for i in range(parts)
-    ]
+    """The documents of one step, in `parts` padded pieces sorted by length (little is padding)."""
+    rng = random.Random(f"{SEED}/{step}")
+    domains = list(mixture)
+    shares = list(mixture.values())
+    documents = []
+    tokens = 0
+    while tokens < TOKENS_PER_STEP:
+        domain = rng.choices(domains, shares)[0]
+        documents.append(document(tokenizer, domain, f"{SEED}/{rng.random()}"))
+        tokens += _length(documents[-1])
+    documents.sort(key=_length)
+    n = len(documents)
+    return [_padded(documents[n * i // parts : n * (i + 1) // parts]) for i in range(parts)]
 
 
-def _padded(docs, prompt_weight=0.1):
-    """Token ids (B, T) and loss weights (B, T) of documents, padded at the end; prompts count a tenth."""
-    width = max(len(p) + len(a) for p, a in docs)
-    ids, weight = torch.zeros(len(docs), width, dtype=torch.long), torch.zeros(len(docs), width)
-    for i, (prompt, answer) in enumerate(docs):
+def _length(document):
+    prompt, answer = document
+    return len(prompt) + len(answer)
+
+
+def _padded(documents):
+    """Token ids (B, T) and loss weights (B, T) of documents, padded at the end."""
+    width = max(_length(document) for document in documents)
+    ids = torch.zeros(len(documents), width, dtype=torch.long)
+    weight = torch.zeros(len(documents), width)
+    for i, (prompt, answer) in enumerate(documents):
         n = len(prompt) + len(answer)
         ids[i, :n] = torch.tensor(prompt + answer)
         weight[i, :n] = 1
-        weight[i, : len(prompt)] = prompt_weight
+        weight[i, : len(prompt)] = PROMPT_WEIGHT
     return ids, weight
 
 
+# ---- training ----------------------------------------------------------------------------------
+
+
 def rate(step, steps, warmup=40, decay=0.35):
-    """Share of the full learning rate: warm-up, constant, linear fall over the last `decay` of the run."""
+    """Share of the full learning rate: warm-up, constant, linear fall over the last `decay`."""
     return min((step + 1) / warmup, 1.0, max(0.0, (steps - step) / (steps * decay)))
 
 
 def build(shape, device):
-    """A fresh Qwen2 model of this shape, and its two optimisers."""
+    """A fresh Qwen2 model of this shape, the matrices that Muon trains, and all the rest."""
     torch.manual_seed(SEED)
     config = Qwen2Config(
         vocab_size=VOCAB,
@@ -158,103 +204,124 @@ def build(shape, device):
         **shape,
     )
     model = Qwen2ForCausalLM(config).to(device)
-    hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
-    rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    return model, hidden, rest
+    matrices = []
+    rest = []
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and "embed" not in name:
+            matrices.append(parameter)
+        else:
+            rest.append(parameter)
+    return model, matrices, rest
 
 
 def train(name, tokenizer, device, save_every=150):
-    """Train one model to its last step, resuming from data/cache/pocket/NAME.pt; saves to data/pocket/NAME."""
-    shape, mixture, steps, lr = MODELS[name]
-    model, hidden, rest = build(shape, device)
-    optimisers = [
-        torch.optim.Muon(hidden, lr=lr, momentum=0.95, weight_decay=0.01, adjust_lr_fn="original"),
-        torch.optim.AdamW(rest, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0),
-    ]
-    base = [lr, 3e-3]
-    state = common.CACHE / "pocket" / f"{name}.pt"
-    state.parent.mkdir(parents=True, exist_ok=True)
-    begin, seen, seconds = 0, 0, 0.0
-    if state.exists():
-        saved = torch.load(state, map_location=device)
+    """Train one model to its last step, going on from data/cache/pocket/NAME.pt if it is there.
+
+    Every `save_every` steps the state is saved there, and the model to data/pocket/NAME.
+    """
+    plan = MODELS[name]
+    model, matrices, rest = build(plan.shape, device)
+    muon = torch.optim.Muon(
+        matrices, lr=plan.muon_rate, momentum=0.95, weight_decay=0.01, adjust_lr_fn="original"
+    )
+    adamw = torch.optim.AdamW(rest, lr=ADAMW_RATE, betas=(0.9, 0.95), weight_decay=0.0)
+    optimisers = [muon, adamw]
+
+    file = common.CACHE / "pocket" / f"{name}.pt"
+    begin = 0
+    tokens = 0
+    seconds = 0.0
+    if file.exists():
+        saved = torch.load(file, map_location=device)
         model.load_state_dict(saved["model"])
-        for optimiser, old in zip(optimisers, saved["optimisers"]):
-            optimiser.load_state_dict(old)
-        begin, seen, seconds = saved["step"], saved["seen"], saved["seconds"]
-    clock = time.time() - seconds
-    for step in range(begin, steps):
-        pieces = [
-            (ids.to(device), weight.to(device)) for ids, weight in batch(tokenizer, mixture, step)
-        ]
-        total = sum(weight[:, 1:].sum() for _, weight in pieces)
-        for optimiser, full in zip(optimisers, base):
-            optimiser.param_groups[0]["lr"] = full * rate(step, steps)
-        loss = 0.0
-        for ids, weight in pieces:
-            logits = model(ids[:, :-1], use_cache=False).logits
-            each = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-            piece = (each * weight[:, 1:].flatten()).sum() / total
-            piece.backward()
-            loss += piece.item()
-            seen += int((weight > 0).sum())
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad()
+        for optimiser, state in zip(optimisers, saved["optimisers"]):
+            optimiser.load_state_dict(state)
+        begin = saved["step"]
+        tokens = saved["seen"]
+        seconds = saved["seconds"]
+
+    started = time.time() - seconds
+    for step in range(begin, plan.steps):
+        share = rate(step, plan.steps)
+        muon.param_groups[0]["lr"] = plan.muon_rate * share
+        adamw.param_groups[0]["lr"] = ADAMW_RATE * share
+        loss, read = _step(model, optimisers, batch(tokenizer, plan.mixture, step), device)
+        tokens += read
+        seconds = time.time() - started
         if step % 20 == 0:
             print(
-                f"{name} step {step}/{steps} loss {loss:.4f} tokens {seen / 1e6:.2f}M "
-                f"{time.time() - clock:.0f}s",
+                f"{name} step {step}/{plan.steps} loss {loss:.4f} tokens {tokens / 1e6:.2f}M "
+                f"{seconds:.0f}s",
                 flush=True,
             )
-        if (step + 1) % save_every == 0 or step + 1 == steps:
-            saved = {
+        if (step + 1) % save_every == 0 or step + 1 == plan.steps:
+            state = {
                 "model": model.state_dict(),
-                "optimisers": [o.state_dict() for o in optimisers],
+                "optimisers": [optimiser.state_dict() for optimiser in optimisers],
                 "step": step + 1,
-                "seen": seen,
-                "seconds": time.time() - clock,
+                "seen": tokens,
+                "seconds": seconds,
             }
-            torch.save(saved, state.with_suffix(".tmp"))
-            os.replace(state.with_suffix(".tmp"), state)
-            export(
-                model,
-                name,
-                {
-                    "steps": step + 1,
-                    "of": steps,
-                    "tokens": seen,
-                    "seconds": round(time.time() - clock),
-                    "loss": round(loss, 4),
-                    "seed": SEED,
-                },
-            )
+            with store.replacing(file) as temporary:
+                torch.save(state, temporary)
+            facts = {
+                "steps": step + 1,
+                "of": plan.steps,
+                "tokens": tokens,
+                "seconds": round(seconds),
+                "loss": round(loss, 4),
+                "seed": SEED,
+            }
+            export(model, name, facts)
     return model
+
+
+def _step(model, optimisers, pieces, device):
+    """One step on a batch. Returns its loss (nats per weighted token) and its number of tokens."""
+    pieces = [(ids.to(device), weight.to(device)) for ids, weight in pieces]
+    # The first token of a document is given, never predicted.
+    total_weight = sum(weight[:, 1:].sum() for _, weight in pieces)
+    loss = 0.0
+    tokens = 0
+    for ids, weight in pieces:
+        logits = model(ids[:, :-1], use_cache=False).logits
+        by_token = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        piece_loss = (by_token * weight[:, 1:].flatten()).sum() / total_weight
+        piece_loss.backward()
+        loss += piece_loss.item()
+        tokens += int((weight > 0).sum())
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimiser in optimisers:
+        optimiser.step()
+        optimiser.zero_grad()
+    return loss, tokens
 
 
 def export(model, name, facts):
     """Write safetensors and training.json to data/pocket/NAME, each file replaced in one move."""
+    folder = FOLDER / name
+    folder.mkdir(parents=True, exist_ok=True)
     temporary = FOLDER / f".{name}"
     model.save_pretrained(temporary)
-    facts["parameters"] = sum(p.numel() for p in model.parameters())
-    (temporary / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
-    (FOLDER / name).mkdir(parents=True, exist_ok=True)
     for file in temporary.iterdir():
-        os.replace(file, FOLDER / name / file.name)
+        os.replace(file, folder / file.name)
     temporary.rmdir()
+    facts["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    store.write_text(folder / "training.json", json.dumps(facts, indent=1) + "\n")
 
 
 def main(names):
-    unknown = [n for n in names if n not in MODELS]
+    unknown = [name for name in names if name not in MODELS]
     if unknown:
         raise SystemExit(
             f"there is no pocket model {unknown[0]!r}; choose among {', '.join(MODELS)}"
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    where = FOLDER / "tokenizer"
-    tokenizer = (
-        PreTrainedTokenizerFast.from_pretrained(where) if where.exists() else train_tokenizer()
-    )
+    folder = FOLDER / "tokenizer"
+    if folder.exists():
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    else:
+        tokenizer = train_tokenizer()
     for name in names or MODELS:
         train(name, tokenizer, device)
 

