@@ -1,6 +1,5 @@
 """The table of pairs, and loading a draft and a target over one vocabulary."""
 
-import hashlib
 import json
 import os
 from copy import copy
@@ -15,6 +14,7 @@ from helpers import common
 from helpers.models import compact
 from helpers.models.compact import is_small
 from helpers.models.lm import LM, PlainBody
+from helpers.models.revision import revision_of
 
 transformers_logging.disable_progress_bar()  # a bar per weight file says nothing here
 
@@ -241,28 +241,6 @@ def end_tokens(lm, tokenizer):
     configured = getattr(lm.body, "generation_eos", None)
     ids |= set(configured if isinstance(configured, (list, tuple)) else [configured])
     return tuple(sorted(i for i in ids if i is not None))
-
-
-def revision_of(folders):
-    """What was loaded: the checksum of each local weight file's head and size, or the hub id's commit."""
-    digest = hashlib.sha256()
-    for key in sorted(folders):
-        folder = Path(folders[key])
-        digest.update(key.encode())
-        if not folder.is_dir():
-            digest.update(
-                str(
-                    getattr(AutoConfig.from_pretrained(str(folders[key])), "_commit_hash", "")
-                ).encode()
-            )
-        for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
-            with file.open("rb") as f:
-                size = file.stat().st_size
-                digest.update(f"{file.name} {size}".encode())
-                for at in range(0, size, max(1, size // 64)):
-                    f.seek(at)
-                    digest.update(f.read(65536))
-    return digest.hexdigest()[:16]
 
 
 def _check_memory(folder, speed):
