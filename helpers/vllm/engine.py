@@ -124,11 +124,11 @@ class VLLMEngine:
         provenance = reply["facts"] | {"code": code_version()}
         rows = []
         for (seed, problem), answer, mark in zip(jobs, answers, grades):
-            row = experiments._row(
+            row = experiments.tidy_row(
                 self.unloaded, self.method, seed, problem, answer, mark, self.sampling, limit
             )
             rows.append(row | provenance)
-        return experiments._tidy(pd.DataFrame(rows))
+        return experiments.with_ratios(pd.DataFrame(rows))
 
     @property
     def draft_alone(self):
