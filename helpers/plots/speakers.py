@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import seaborn as sns
 
-from helpers.plots.style import speaker_colours, text_on
+from helpers.plots.style import speaker_colours, speakers_of, text_on
 
 
 def confusion(shares):
@@ -29,9 +29,8 @@ def strip(steps, tau):
     H_NAME (nats, NaN where a model was not asked). tau: the gate, nats.
     """
     entropies = [column for column in steps if column.startswith("H_")]
-    asked = [column.removeprefix("H_") for column in entropies if column != "H_q"]
     speakers = steps.source.str.removeprefix("expert:")
-    colours = speaker_colours([*asked, *speakers])
+    colours = speaker_colours(speakers_of(steps))
 
     fig, ax = plt.subplots(figsize=(13, 4))
     top = max(1.0, steps[entropies].max().max())
@@ -47,11 +46,13 @@ def strip(steps, tau):
             color=colours[source.removeprefix("expert:")],
             label=f"{source} speaks",
         )
-    for name in asked:
+    for name, colour in colours.items():
+        if f"H_{name}" not in steps:
+            continue
         ax.plot(
             steps.position,
             steps[f"H_{name}"],
-            color=colours[name],
+            color=colour,
             marker="o",
             markersize=4,
             linewidth=1,

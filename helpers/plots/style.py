@@ -83,6 +83,18 @@ def method_looks(labels):
     return {label: looks[method] for label, method in methods.items()}
 
 
+def speakers_of(trace):
+    """Names of the models in a routed answer's trace: "draft", then the experts.
+
+    Experts that were asked have a column H_NAME, in the pair's order; one that has none but speaks
+    comes after them.
+    """
+    columns = [column.removeprefix("H_") for column in trace if column.startswith("H_")]
+    experts = [name for name in columns if name not in ("q", "p")]
+    sources = trace.source.str.removeprefix("expert:")
+    return list(dict.fromkeys(["draft", *experts, *sources]))
+
+
 def speaker_colours(names):
     """Name -> colour of the models that may speak: "draft", and the experts in the pair's order."""
     return assign(names, {"draft": DRAFT}, EXPERTS)

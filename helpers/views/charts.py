@@ -1,187 +1,249 @@
-"""Small charts of the views as SVG text: panels in a row, dark on white so that they read in any theme."""
+"""Small charts of the views as SVG text: panels in a row, dark on white for any theme."""
 
 import math
+from dataclasses import dataclass
 from html import escape
 
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from helpers.plots.style import speaker_colours
 from helpers.stats import pareto
-from helpers.views.cells import SPEAKERS
 
-ORANGE, BLUE, GREY = "#d55e00", "#0072b2", "#767676"
-
-
-def line(name, colour, x, y, low=(), high=(), joined=True):
-    """One series of a panel; gaps are NaN. low, high: bounds of a bar at each point."""
-    return {
-        "name": name,
-        "colour": colour,
-        "x": list(x),
-        "y": list(y),
-        "low": list(low),
-        "high": list(high),
-        "joined": joined,
-    }
+ORANGE = "#d55e00"
+BLUE = "#0072b2"
+GREY = "#767676"
 
 
-def panel(title, series, *, x_label="", x_names=(), cursor=None, point=None, level=None):
-    """One small chart. cursor: an x to mark by a vertical line; point: (x, y) to circle; level: a y to mark."""
-    return {
-        "title": title,
-        "series": series,
-        "x_label": x_label,
-        "x_names": list(x_names),
-        "cursor": cursor,
-        "point": point,
-        "level": level,
-    }
+@dataclass(frozen=True)
+class Line:
+    """One series of a panel; gaps are NaN. low, high: ends of a bar at each point, if any."""
+
+    name: str
+    colour: str
+    x: list
+    y: list
+    low: list = ()
+    high: list = ()
+    joined: bool = True
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small chart.
+
+    x_names: names of x = 0, 1, …, in place of numbers; cursor: an x to mark by a vertical line;
+    point: (x, y) to circle; level: a y to mark by a horizontal line.
+    """
+
+    title: str
+    lines: list
+    x_label: str = ""
+    x_names: list = ()
+    cursor: float | None = None
+    point: tuple | None = None
+    level: float | None = None
+
+
+# ---- drawing -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a panel's data lie on the page: from x0, x1, y0, y1 to pixels."""
+
+    width: int
+    height: int
+    x0: float
+    x1: float
+    y0: float
+    y1: float
+    left = 46
+    top = 24
+
+    @property
+    def right(self):
+        return self.width - 12
+
+    @property
+    def bottom(self):
+        return self.height - 40
+
+    def x(self, value):
+        share = (value - self.x0) / (self.x1 - self.x0)
+        return f"{self.left + share * (self.right - self.left):.1f}"
+
+    def y(self, value, down=0):
+        """A height, or the pixels `down` below it."""
+        share = (value - self.y0) / (self.y1 - self.y0)
+        return f"{self.bottom - share * (self.bottom - self.top) + down:.1f}"
 
 
 def chart(panels, width=270, height=210):
-    """Panels in a row as one SVG document, dark on white so that it reads in any theme."""
+    """Panels in a row as one SVG document. width, height: pixels of each."""
+    total = width * len(panels)
     body = "".join(
-        f'<g transform="translate({i * width},0)">{_panel(p, width, height)}</g>'
-        for i, p in enumerate(panels)
+        f'<g transform="translate({i * width},0)">{_panel(panel, width, height)}</g>'
+        for i, panel in enumerate(panels)
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width * len(panels)} {height}" width="{width * len(panels)}" '
-        f'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="#fff"/>{body}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} {height}" '
+        f'width="{total}" font-family="sans-serif" font-size="11">'
+        f'<rect width="100%" height="100%" fill="#fff"/>{body}</svg>'
     )
 
 
-def _panel(p, width, height):
+def _panel(panel, width, height):
     """The inside of one chart."""
-    left, top, right, bottom = 46, 24, width - 12, height - 40
-    xs = [v for s in p["series"] for v in s["x"]]
-    ys = [v for s in p["series"] for k in ("y", "low", "high") for v in s[k] if v == v]
-    ys += [] if p["level"] is None else [p["level"]]
-    x0, x1 = (min(xs) - 0.3, max(xs) + 0.3) if p["x_names"] else _ends(xs)
-    y0, y1 = _ends(ys)
-    X = lambda v: left + (v - x0) / (x1 - x0) * (right - left)  # noqa: E731
-    Y = lambda v: bottom - (v - y0) / (y1 - y0) * (bottom - top)  # noqa: E731
-    out = [
-        f'<text x="{(left + right) / 2}" y="15" text-anchor="middle" font-weight="bold">{escape(p["title"])}</text>',
-        f'<text x="{(left + right) / 2}" y="{height - 6}" text-anchor="middle">{escape(p["x_label"])}</text>',
-        f'<path d="M{left} {top}V{bottom}H{right}" fill="none" stroke="#555"/>',
-    ]
-    for v, name in (
-        enumerate(p["x_names"]) if p["x_names"] else ((t, f"{t:g}") for t in _ticks(x0, x1))
-    ):
-        out.append(
-            f'<text x="{X(v):.1f}" y="{bottom + 14}" text-anchor="middle">{escape(name)}</text>'
+    frame = _frame(panel, width, height)
+    parts = _axes(panel, frame)
+    if panel.cursor is not None:
+        parts.append(
+            f'<path class="cursor" d="M{frame.x(panel.cursor)} {frame.top}V{frame.bottom}" '
+            'stroke="#000" stroke-dasharray="4 3"/>'
         )
-    for v in _ticks(y0, y1):
-        out.append(
-            f'<text x="{left - 5}" y="{Y(v) + 4:.1f}" text-anchor="end">{v:g}</text>'
-            f'<path d="M{left} {Y(v):.1f}H{right}" stroke="#e6e6e6"/>'
+    if panel.level is not None:
+        parts.append(
+            f'<path d="M{frame.left} {frame.y(panel.level)}H{frame.right}" '
+            'stroke="#555" stroke-dasharray="2 3"/>'
         )
-    if p["cursor"] is not None:
-        out.append(
-            f'<path class="cursor" d="M{X(p["cursor"]):.1f} {top}V{bottom}" stroke="#000" stroke-dasharray="4 3"/>'
-        )
-    if p["level"] is not None:
-        out.append(
-            f'<path d="M{left} {Y(p["level"]):.1f}H{right}" stroke="#555" stroke-dasharray="2 3"/>'
-        )
-    for i, s in enumerate(p["series"]):
-        out.append(_series(s, X, Y))
-        if len(p["series"]) > 1:
-            out.append(
-                f'<text x="{right - 4}" y="{top + 12 + 13 * i}" text-anchor="end" fill="{s["colour"]}" '
-                f'font-weight="bold">{escape(s["name"])}</text>'
+    for i, line in enumerate(panel.lines):
+        parts.append(_line(line, frame))
+        if len(panel.lines) > 1:
+            parts.append(
+                f'<text x="{frame.right - 4}" y="{frame.top + 12 + 13 * i}" text-anchor="end" '
+                f'fill="{line.colour}" font-weight="bold">{escape(line.name)}</text>'
             )
-    if p["point"]:
-        out.append(
-            f'<circle class="point" cx="{X(p["point"][0]):.1f}" cy="{Y(p["point"][1]):.1f}" r="8" '
+    if panel.point:
+        x, y = panel.point
+        parts.append(
+            f'<circle class="point" cx="{frame.x(x)}" cy="{frame.y(y)}" r="8" '
             'fill="none" stroke="#000" stroke-width="2"/>'
         )
-    return "".join(out)
+    return "".join(parts)
 
 
-def _series(s, X, Y):
-    """Bars, line and points of one series; a line is broken at a gap."""
-    out, path, gap = [], "", True
-    for i, (x, y) in enumerate(zip(s["x"], s["y"])):
-        if not (y == y and math.isfinite(y)):
-            gap = True
+def _frame(panel, width, height):
+    """Axes that hold all of a panel's data."""
+    x = [value for line in panel.lines for value in line.x]
+    y = [] if panel.level is None else [panel.level]
+    for line in panel.lines:
+        for values in (line.y, line.low, line.high):
+            y += [value for value in values if not math.isnan(value)]
+    x0, x1 = (min(x) - 0.3, max(x) + 0.3) if panel.x_names else _ends(x)
+    y0, y1 = _ends(y)
+    return Frame(width, height, x0, x1, y0, y1)
+
+
+def _axes(panel, frame):
+    """Title, axes, and ticks with a grid of horizontal lines."""
+    middle = (frame.left + frame.right) / 2
+    parts = [
+        f'<text x="{middle}" y="15" text-anchor="middle" font-weight="bold">'
+        f"{escape(panel.title)}</text>",
+        f'<text x="{middle}" y="{frame.height - 6}" text-anchor="middle">'
+        f"{escape(panel.x_label)}</text>",
+        f'<path d="M{frame.left} {frame.top}V{frame.bottom}H{frame.right}" '
+        'fill="none" stroke="#555"/>',
+    ]
+    ticks = list(enumerate(panel.x_names))
+    if not ticks:
+        ticks = [(tick, f"{tick:g}") for tick in _ticks(frame.x0, frame.x1)]
+    for x, name in ticks:
+        parts.append(
+            f'<text x="{frame.x(x)}" y="{frame.bottom + 14}" text-anchor="middle">'
+            f"{escape(name)}</text>"
+        )
+    for y in _ticks(frame.y0, frame.y1):
+        parts.append(
+            f'<text x="{frame.left - 5}" y="{frame.y(y, down=4)}" text-anchor="end">{y:g}</text>'
+            f'<path d="M{frame.left} {frame.y(y)}H{frame.right}" stroke="#e6e6e6"/>'
+        )
+    return parts
+
+
+def _line(line, frame):
+    """Line, bars and points of one series; the line is broken at a gap."""
+    path = ""
+    marks = ""
+    pen_is_up = True
+    for i, (x, y) in enumerate(zip(line.x, line.y)):
+        if not math.isfinite(y):
+            pen_is_up = True
             continue
-        path += f"{'M' if gap else 'L'}{X(x):.1f} {Y(y):.1f}"
-        gap = False
-        if s["low"]:
-            out.append(
-                f'<path d="M{X(x):.1f} {Y(s["low"][i]):.1f}V{Y(s["high"][i]):.1f}" stroke="{s["colour"]}" '
-                'stroke-opacity="0.5" stroke-width="3"/>'
+        path += f"{'M' if pen_is_up else 'L'}{frame.x(x)} {frame.y(y)}"
+        pen_is_up = False
+        if line.low:
+            marks += (
+                f'<path d="M{frame.x(x)} {frame.y(line.low[i])}V{frame.y(line.high[i])}" '
+                f'stroke="{line.colour}" stroke-opacity="0.5" stroke-width="3"/>'
             )
-        out.append(f'<circle cx="{X(x):.1f}" cy="{Y(y):.1f}" r="3" fill="{s["colour"]}"/>')
-    curve = f'<path d="{path}" fill="none" stroke="{s["colour"]}" stroke-width="1.5"/>'
-    return (curve if s["joined"] and path else "") + "".join(out)
+        marks += f'<circle cx="{frame.x(x)}" cy="{frame.y(y)}" r="3" fill="{line.colour}"/>'
+    if not (line.joined and path):
+        return marks
+    return f'<path d="{path}" fill="none" stroke="{line.colour}" stroke-width="1.5"/>{marks}'
 
 
 def _ends(values):
     """An axis that holds all values with some air; one unit wide where they are all the same."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    air = (high - low) * 0.06 if high - low > 1e-6 else 0.5  # an interval of width 1e-16 is none
+    # values that differ by rounding alone are the same
+    air = (high - low) * 0.06 if high - low > 1e-6 else 0.5
     return low - air, high + air
 
 
 def _ticks(low, high):
-    return [float(f"{v:.6g}") for v in MaxNLocator(4).tick_values(low, high) if low <= v <= high]
+    """Round numbers between the two ends of an axis."""
+    inside = [tick for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
+    return [float(f"{tick:.6g}") for tick in inside]
+
+
+# ---- the views' charts -------------------------------------------------------------------------
 
 
 def sweep(taus, lines, i):
-    """Three lines over tau and the Pareto plane, with tau number i marked. lines: {title: one stats.Interval per tau}."""
-    x, names = range(len(taus)), [f"{t:g}" for t in taus]
-    panels = [
-        panel(
+    """Three lines over tau and the Pareto plane, with tau number i marked.
+
+    lines: title -> one stats.Interval per tau.
+    """
+    panels = []
+    for title, intervals in lines.items():
+        line = Line(
             title,
-            [
-                line(
-                    title,
-                    ORANGE,
-                    x,
-                    *([getattr(v, end) for v in values] for end in ("estimate", "low", "high")),
-                )
-            ],
-            x_label="τ, nats",
-            x_names=names,
-            cursor=i,
+            ORANGE,
+            range(len(taus)),
+            [interval.estimate for interval in intervals],
+            [interval.low for interval in intervals],
+            [interval.high for interval in intervals],
         )
-        for title, values in lines.items()
-    ]
-    speed, right = ([v.estimate for v in lines[name]] for name in ("tokens per second", "accuracy"))
-    front = pareto(pd.DataFrame({"speed": speed, "right": right}), "speed", "right").sort_values(
-        "speed"
-    )
-    plane = panel(
+        names = [f"{tau:g}" for tau in taus]
+        panels.append(Panel(title, [line], x_label="τ, nats", x_names=names, cursor=i))
+    speed = [interval.estimate for interval in lines["tokens per second"]]
+    accuracy = [interval.estimate for interval in lines["accuracy"]]
+    front = pareto(pd.DataFrame({"speed": speed, "accuracy": accuracy}), "speed", "accuracy")
+    front = front.sort_values("speed")
+    plane = Panel(
         "accuracy over tokens per second",
         [
-            line("all τ", GREY, speed, right, joined=False),
-            line("Pareto front", BLUE, front.speed, front.right),
+            Line("all τ", GREY, speed, accuracy, joined=False),
+            Line("Pareto front", BLUE, front.speed, front.accuracy),
         ],
         x_label="tokens per second",
-        point=(speed[i], right[i]),
+        point=(speed[i], accuracy[i]),
     )
     return chart([*panels, plane])
 
 
 def routing(rows, names, level):
-    """The entropies along a routed answer, one line for each of `names` that is known. rows: its trace."""
-    colours = {
-        name: GREY if name == "draft" else SPEAKERS[i % len(SPEAKERS)][0]
-        for i, name in enumerate(names)
-    }
-    series = [
-        line(name, colours[name], rows.position, rows[f"H_{name}"])
-        for name in names
-        if f"H_{name}" in rows and rows[f"H_{name}"].notna().any()
-    ]
-    return chart(
-        [
-            panel(
-                "entropy of each model, nats", series, x_label="position in the answer", level=level
-            )
-        ],
-        1000,
-        240,
+    """The entropies along a routed answer, one line for each model that is known.
+
+    rows: its trace; names: the models that may speak, "draft" first; level: the gate, nats, or
+    None.
+    """
+    colours = speaker_colours(names)
+    known = [name for name in names if f"H_{name}" in rows and rows[f"H_{name}"].notna().any()]
+    lines = [Line(name, colours[name], rows.position, rows[f"H_{name}"]) for name in known]
+    panel = Panel(
+        "entropy of each model, nats", lines, x_label="position in the answer", level=level
     )
+    return chart([panel], width=1000, height=240)

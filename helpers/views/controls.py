@@ -1,22 +1,25 @@
 """Rows of controls, and the rules and policies that their values mean."""
 
 import math
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Callable, NamedTuple
 
 import ipywidgets as ui
 
 from helpers import rules
 from helpers.methods import Confidence, EntropyStop, Fixed, SqrtEntropyStop
+from helpers.views.deciding import name_of
 
 TOP = 5.0  # right end of a tau slider, nats: there the gate is open everywhere
+LONGEST = 16  # right end of a gamma slider
 
-LOOK = {
-    "layout": {"width": "272px"},
-    "style": {"description_width": "84px"},
-}  # three controls in a row at 1280 px
+# Three controls fit into a row at 1280 px.
+LOOK = {"layout": {"width": "272px"}, "style": {"description_width": "84px"}}
 
-RULES = {"√": 0.5, "power β": None, "accept all": 0.0}
+# A name of the rule menu -> its beta; None where the slider sets it.
+POWERS = {"√": 0.5, "power β": None, "accept all": 0.0}
 
+# A name of the policy menu -> its class and the field that the slider sets.
 POLICIES = {
     "fixed γ": (Fixed, ""),
     "stop where H(q) > threshold": (EntropyStop, "stop"),
@@ -25,17 +28,32 @@ POLICIES = {
 }
 
 
-# ---- controls ------------------------------------------------------------------------------------------
+# ---- single controls ---------------------------------------------------------------------------
 
 
 class Controls(NamedTuple):
-    """A row of controls: `make` returns the widgets, `begin` holds the values that they begin with."""
+    """A row of controls: `make` returns the widgets, `begin` the values that they begin with."""
 
     make: Callable[[], list]
     begin: tuple
 
 
+def side_by_side(*parts):
+    """Several Controls in one row."""
+
+    def make():
+        return [widget for part in parts for widget in part.make()]
+
+    return Controls(make, tuple(value for part in parts for value in part.begin))
+
+
+def control_row(widgets):
+    """Widgets beside each other, in lines as wide as the page."""
+    return ui.HBox(widgets, layout={"flex_flow": "row wrap"})
+
+
 def slider(value, top, name, kind=ui.FloatSlider, low=0, step=0.05, **more):
+    """A slider that reports its value when it is let go."""
     return kind(
         value,
         min=low,
@@ -49,62 +67,143 @@ def slider(value, top, name, kind=ui.FloatSlider, low=0, step=0.05, **more):
 
 
 def choice(name, options, value):
+    """A menu of different options, as Controls."""
     options = list(dict.fromkeys(options))
-    return Controls(
-        lambda: [ui.Dropdown(options=options, value=value, description=name, **LOOK)], (value,)
-    )
+
+    def make():
+        return [ui.Dropdown(options=options, value=value, description=name, **LOOK)]
+
+    return Controls(make, (value,))
 
 
-def tied(name, options, kind, slider):
-    """A choice that sets a slider. options: {choice: (value or None to leave it, whether it may be moved)}."""
-    pick = ui.Dropdown(options=list(options), value=kind, description=name, **LOOK)
+def bind(menu, moved, settings):
+    """Let a menu set a slider.
+
+    settings: choice -> (the slider's value, or None to leave it; whether it may be moved).
+    """
 
     def follow(*_):
-        value, movable = options[pick.value]
-        slider.disabled, slider.value = not movable, slider.value if value is None else value
+        value, movable = settings[menu.value]
+        moved.disabled = not movable
+        if value is not None:
+            moved.value = value
 
-    slider.disabled = not options[kind][1]
-    pick.observe(follow, "value")
-    return [pick, slider]
-
-
-def rule_controls(tau, beta):
-    """A slider for tau, a choice of rule, a slider for beta; `rule_from` reads their values."""
-    tau, kind = min(tau, TOP), next((name for name, b in RULES.items() if b == beta), "power β")
-    options = {name: (b, b is None) for name, b in RULES.items()}
-    return Controls(
-        lambda: [
-            slider(tau, TOP, "τ, nats", tooltip="at the right end the rule applies everywhere"),
-            *tied("rule", options, kind, slider(beta, 1, "β")),
-        ],
-        (tau, kind, beta),
-    )
+    moved.disabled = not settings[menu.value][1]
+    menu.observe(follow, "value")
 
 
-def rule_from(tau, kind, beta):
-    return rules.Gated(math.inf if tau >= TOP else tau, rules.Power(beta))
+# ---- a rule ------------------------------------------------------------------------------------
 
 
-def policy_controls(policy):
-    """How long a block is drafted; `policy_from` reads the values."""
-    kind = next(name for name, (cls, _) in POLICIES.items() if cls is type(policy))
-    options = {
-        name: (getattr(cls(), field, None), bool(field)) for name, (cls, field) in POLICIES.items()
-    }
-    begin = (policy.gamma, kind, getattr(policy, POLICIES[kind][1], 1.0))
-    return Controls(
-        lambda: [
-            slider(policy.gamma, 16, "γ", ui.IntSlider, low=1, step=1),
-            *tied("draft", options, kind, slider(begin[2], TOP, "threshold")),
-        ],
-        begin,
-    )
+@dataclass(frozen=True)
+class RuleChoice:
+    """A slider for tau, a menu of rules and a slider for beta, which begin at `rule`.
+
+    Besides power rules the menu has `rule` itself, where that is another one: under the entropy
+    gate whose tau the slider sets, or as it is where it is another gate.
+    """
+
+    rule: object
+
+    @property
+    def has_entropy_gate(self):
+        """Whether `rule` is the gate whose tau the slider sets."""
+        return type(self.rule) is rules.Gated and self.rule.gate == "low_entropy"
+
+    @property
+    def is_other_gate(self):
+        """Whether `rule` is a gate that the slider has no say in."""
+        return rules.is_gated(self.rule) and not self.has_entropy_gate
+
+    @property
+    def inner(self):
+        """What the menu begins with."""
+        return self.rule.inner if self.has_entropy_gate else self.rule
+
+    @property
+    def kind(self):
+        """The name in the menu that it begins with."""
+        if type(self.inner) is not rules.Power:
+            return name_of(self.inner)
+        return next((name for name, b in POWERS.items() if b == self.inner.beta), "power β")
+
+    def controls(self):
+        """The three of them in a row."""
+        kind = self.kind
+        tau = min(self.rule.tau, TOP) if self.has_entropy_gate else TOP
+        beta = self.inner.beta if kind in POWERS else 0.5
+        names = list(dict.fromkeys([*POWERS, kind]))
+
+        def make():
+            advice = "at the right end the rule applies everywhere"
+            tau_slider = slider(tau, TOP, "τ, nats", tooltip=advice)
+            menu = ui.Dropdown(options=names, value=kind, description="rule", **LOOK)
+            beta_slider = slider(beta, 1, "β")
+            fixed = kind if self.is_other_gate else None
+            bind(menu, tau_slider, {name: (None, name != fixed) for name in names})
+            bind(menu, beta_slider, {name: (POWERS.get(name), name == "power β") for name in names})
+            return [tau_slider, menu, beta_slider]
+
+        return Controls(make, (tau, kind, beta))
+
+    def read(self, tau, kind, beta):
+        """The rule that the values of the controls mean."""
+        if kind in POWERS:
+            inner = rules.Power(beta)
+        elif self.is_other_gate:
+            return self.rule
+        else:
+            inner = self.inner
+        return rules.Gated(math.inf if tau >= TOP else tau, inner)
 
 
-def policy_from(gamma, kind, threshold):
-    cls, field = POLICIES[kind]
-    return cls(gamma, **({field: threshold} if field else {}))
+# ---- a policy ----------------------------------------------------------------------------------
 
 
-def control_row(children):
-    return ui.HBox(children, layout={"flex_flow": "row wrap"})
+@dataclass(frozen=True)
+class PolicyChoice:
+    """A slider for gamma, a menu of policies and a slider for their threshold.
+
+    They begin at `policy`, which has a place of its own in the menu where it is not of the house.
+    """
+
+    policy: object
+
+    @property
+    def kind(self):
+        """The name in the menu that it begins with."""
+        for name, (policy_class, _) in POLICIES.items():
+            if policy_class is type(self.policy):
+                return name
+        return type(self.policy).__name__
+
+    def controls(self):
+        """The three of them in a row."""
+        kind = self.kind
+        settings = {kind: (None, False)}
+        for name, (policy_class, field) in POLICIES.items():
+            settings[name] = (getattr(policy_class(), field, None), bool(field))
+        names = list(dict.fromkeys([*POLICIES, kind]))
+        gamma = self.policy.gamma
+        _, field = POLICIES.get(kind, (None, ""))
+        threshold = getattr(self.policy, field) if field else 1.0
+
+        def make():
+            top = max(LONGEST, gamma)
+            gamma_slider = slider(gamma, top, "γ", ui.IntSlider, low=1, step=1)
+            menu = ui.Dropdown(options=names, value=kind, description="draft", **LOOK)
+            threshold_slider = slider(threshold, TOP, "threshold")
+            bind(menu, threshold_slider, settings)
+            return [gamma_slider, menu, threshold_slider]
+
+        return Controls(make, (gamma, kind, threshold))
+
+    def read(self, gamma, kind, threshold):
+        """The policy that the values of the controls mean."""
+        if kind not in POLICIES:
+            return replace(self.policy, gamma=gamma) if is_dataclass(self.policy) else self.policy
+        policy_class, field = POLICIES[kind]
+        # of the same class, it keeps what has no slider, such as the c of AdaEDL's bound
+        policy = self.policy if kind == self.kind else policy_class()
+        settings = {field: threshold} if field else {}
+        return replace(policy, gamma=gamma, **settings)

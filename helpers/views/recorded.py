@@ -4,28 +4,75 @@ import ipywidgets as ui
 import pandas as pd
 
 from helpers import probes, rules
-from helpers.views import cells, charts
-from helpers.views.controls import LOOK, Controls, choice, control_row, rule_controls, rule_from
+from helpers.plots.style import speakers_of
+from helpers.views import cells, charts, static
+from helpers.views.controls import (
+    LOOK,
+    Controls,
+    RuleChoice,
+    choice,
+    control_row,
+    side_by_side,
+)
+from helpers.views.deciding import describe
 from helpers.views.strips import Strips, View
 
 
-def _view(heading, controls, state, legend=(), table=""):
-    """A View of recorded work. state: the controls' values -> traits of Strips; table: for the static picture."""
-    begin = state(*(value for row in controls for value in row.begin))
+class Record:
+    """Recorded answers by (problem, seed, method), and the questions that they answer.
+
+    trace: of many answers, or of one Generation, which says nothing of problem, seed and method.
+    """
+
+    def __init__(self, trace, problems):
+        absent = {"problem_id": "answer", "seed": 0, "method": "recorded"}
+        self.trace = trace.assign(**{n: value for n, value in absent.items() if n not in trace})
+        self.places = self.trace.groupby(list(absent), sort=False).indices
+        self.keys = sorted(self.places, key=lambda key: self.places[key][0])
+        self.problems, self.seeds, self.methods = (
+            list(dict.fromkeys(column)) for column in zip(*self.keys)
+        )
+        self.questions = {p.id: p.messages[-1]["content"] for p in problems}
+
+    def rows(self, key):
+        """The trace of one answer; an answer that is not there is an error."""
+        if key not in self.places:
+            problem, seed, method = key
+            raise ValueError(
+                f"there is no recorded answer to {problem} with seed {seed} by {method}; "
+                "choose others"
+            )
+        return self.trace.iloc[self.places[key]].reset_index(drop=True)
+
+    def question(self, problem):
+        """The question as a list of lanes, empty where it is not known."""
+        return (
+            [cells.lane("question", self.questions[problem])] if problem in self.questions else []
+        )
+
+
+def _view(heading, rows, state, legend=(), table=""):
+    """A View of recorded work.
+
+    rows: of Controls; state: a function of the controls' values that returns traits of Strips;
+    legend: lanes; table: for the static picture.
+    """
+    begin = state(*(value for row in rows for value in row.begin))
 
     def build():
-        canvas, made = Strips(legend=list(legend)), [row.make() for row in controls]
-        moved = [control for row in made for control in row]
+        canvas = Strips(legend=list(legend))
+        widgets = [row.make() for row in rows]
+        controls = [control for row in widgets for control in row]
 
         def redraw(*_):
-            canvas.show(lambda: state(*(control.value for control in moved)))
+            canvas.show(lambda: state(*(control.value for control in controls)))
 
-        for control in moved:
+        for control in controls:
             control.observe(redraw, "value")
         redraw()
-        return ui.VBox([*map(control_row, made), canvas])
+        return ui.VBox([*map(control_row, widgets), canvas])
 
-    page = cells.html(
+    page = static.page(
         heading,
         [*begin["lanes"], *legend],
         begin.get("picture", ""),
@@ -36,71 +83,77 @@ def _view(heading, controls, state, legend=(), table=""):
     return View(page, build)
 
 
-# ---- views of recorded work ----------------------------------------------------------------------------
+# ---- anatomy -----------------------------------------------------------------------------------
 
 
-def anatomy(trace, pair, problems=(), *, tau=1.0, beta=0.5, problem_id=None):
+def anatomy(trace, pair, problems=(), *, rule=None, tau=1.0, beta=0.5, problem_id=None):
     """A recorded answer, every test decided again under another tau or rule.
 
-    trace: what experiments.run(..., trace=True) recorded (any methods, problems, seeds), or one Generation's trace.
-    problems: where given, the question stands above the answer. tau (nats) and beta are where the sliders begin. The
-    view opens at problem_id, or at the answer with the most rescued, then most rejected tokens.
+    trace: what experiments.run(..., trace=True) recorded (any methods, problems, seeds), or one
+    Generation's trace. problems: where given, the question stands above the answer. The controls
+    begin at `rule`, any of helpers/rules.py or one of your own; without one, at the power rule beta
+    below tau nats. The view opens at problem_id, or at the answer with the most rescued, then most
+    rejected tokens.
     """
-    record = cells.Record(
-        trace[~trace.method.isin(("AS_small", "AS_large"))] if "method" in trace else trace,
-        problems,
-    )
-    method = next(
-        (m for m in (f"τ = {tau:g}", "SP_entropy", "SP") if m in record.methods), record.methods[0]
-    )
+    if "method" in trace:
+        trace = trace[~trace.method.isin(("AS_small", "AS_large"))]
+    record = Record(trace, problems)
+    rule_choice = RuleChoice(rules.SP_entropy(tau, beta) if rule is None else rule)
+    problem, seed, method = _opening(record, tau, problem_id)
 
-    def events(key):
-        rows = record.rows(key)
-        return (rows.get("rescued", rows.token) == True).sum(), (rows.source == "residual").sum()  # noqa: E712
+    def state(tau, kind, beta, problem, seed, method):
+        rule = rule_choice.read(tau, kind, beta)
+        rows = record.rows((problem, seed, method))
+        title = f"answer recorded with {method}, decided by: {describe(rule)}"
+        answer = cells.answer_lane(title, rows, rule, pair.tokenizer)
+        return {"lanes": [*record.question(problem), answer]}
 
-    able = [k for k in record.keys if k[2] == method and problem_id in (None, k[0])] or record.keys
-    problem, seed, method = max(able, key=events)
-
-    def state(problem, seed, method, *rule):
-        rule, rows = rule_from(*rule), record.rows((problem, seed, method))
-        title = f"answer recorded with {method}, decided by: {cells.said(rule)}"
-        return {
-            "lanes": [*record.question(problem), cells.answer(title, rows, rule, pair.tokenizer)]
-        }
-
-    pick = (
+    which = side_by_side(
         choice("problem", record.problems, problem),
         choice("seed", record.seeds, seed),
         choice("recorded", record.methods, method),
     )
-    row = Controls(lambda: [c for p in pick for c in p.make()], sum((p.begin for p in pick), ()))
-    return _view(
-        "Anatomy of an answer",
-        [rule_controls(tau, beta), row],
-        lambda tau, kind, beta, *key: state(*key, tau, kind, beta),
-        [cells.legend()],
-    )
+    return _view("Anatomy of an answer", [rule_choice.controls(), which], state, [cells.legend()])
+
+
+def _opening(record, tau, problem_id):
+    """The key of the answer that an anatomy opens at."""
+    usual = (f"τ = {tau:g}", "SP_entropy", "SP")
+    method = next((name for name in usual if name in record.methods), record.methods[0])
+    keys = [key for key in record.keys if key[2] == method and problem_id in (None, key[0])]
+
+    def events(key):
+        rows = record.rows(key)
+        rescued = rows.rescued.eq(True).sum() if "rescued" in rows else 0
+        return rescued, (rows.source == "residual").sum()
+
+    return max(keys or record.keys, key=events)
+
+
+# ---- sweep -------------------------------------------------------------------------------------
 
 
 def sweep(taus, lines, trace, pair, *, chosen, problems=(), label="τ = {:g}"):
-    """Three lines over tau with a cursor, the Pareto plane with the chosen point, and answers that were recorded there.
+    """Three lines over tau, the Pareto plane, and answers that were recorded at each tau.
 
-    taus: nats; lines: {"accept ratio", "accuracy", "tokens per second"} -> one stats.Interval per tau (as
-    plots.tau_lines takes); trace: recorded with methods labelled `label`; chosen: where the slider begins.
+    taus: nats; lines: {"accept ratio", "accuracy", "tokens per second"} -> one stats.Interval per
+    tau (as plots.tau_lines takes); trace: recorded with methods labelled `label`; chosen: the tau
+    where the slider begins.
     """
-    record, taus = cells.Record(trace, problems), list(taus)
+    record = Record(trace, problems)
+    taus = list(taus)
 
     def state(tau, problem):
-        key, i = (problem, record.seeds[0], label.format(tau)), taus.index(tau)
-        words = f"τ = {tau:g} nats: " + ", ".join(
-            f"{name} {v[i].show(3)}" for name, v in lines.items()
-        )
+        i = taus.index(tau)
+        values = ", ".join(f"{name} {v[i].show(3)}" for name, v in lines.items())
+        words = f"τ = {tau:g} nats: {values}"
         title = f"answer recorded at τ = {tau:g}"
-        answer = (
-            cells.answer(title, record.rows(key), rules.SP_entropy(tau), pair.tokenizer)
-            if key in record.places
-            else cells.lane(title, "none was recorded")
-        )
+        key = (problem, record.seeds[0], label.format(tau))
+        if key in record.places:
+            rule = rules.SP_entropy(tau)
+            answer = cells.answer_lane(title, record.rows(key), rule, pair.tokenizer)
+        else:
+            answer = cells.lane(title, "none was recorded")
         return {
             "picture": charts.sweep(taus, lines, i),
             "alt": words,
@@ -108,10 +161,11 @@ def sweep(taus, lines, trace, pair, *, chosen, problems=(), label="τ = {:g}"):
             "lanes": [*record.question(problem), answer],
         }
 
-    def slider():
+    def tau_slider():
+        options = [(f"{tau:g}", tau) for tau in taus]
         return [
             ui.SelectionSlider(
-                options=[(f"{t:g}", t) for t in taus],
+                options=options,
                 value=chosen,
                 description="τ, nats",
                 continuous_update=False,
@@ -119,44 +173,43 @@ def sweep(taus, lines, trace, pair, *, chosen, problems=(), label="τ = {:g}"):
             )
         ]
 
-    columns = {name: [v.show(3) for v in values] for name, values in lines.items()}
-    table = cells.numbers(
-        pd.DataFrame({"τ, nats": [f"{t:g}" for t in taus]} | columns), taus.index(chosen)
-    )
+    columns = {"τ, nats": [f"{tau:g}" for tau in taus]}
+    for name, intervals in lines.items():
+        columns[name] = [interval.show(3) for interval in intervals]
     return _view(
         f"Sweep over τ; chosen: {chosen:g} nats",
-        [Controls(slider, (chosen,)), choice("example", record.problems, record.problems[0])],
+        [Controls(tau_slider, (chosen,)), choice("example", record.problems, record.problems[0])],
         state,
         [cells.legend()],
-        table,
+        static.numbers(pd.DataFrame(columns), taus.index(chosen)),
     )
+
+
+# ---- routing -----------------------------------------------------------------------------------
 
 
 def routing(trace, pair, problems=(), *, tau=None, problem_id=None):
-    """A routed answer: tokens coloured by the model that spoke, and every model's entropy along it as lines.
+    """A routed answer: tokens coloured by the model that spoke, above every model's entropy.
 
-    trace: rows of Routed answers, with columns H_draft and H_NAME (nats); tau marks the gate. Where a model was not
-    asked, the pair reads the answers to `problems`.
+    trace: rows of Routed answers, with columns H_draft and H_NAME (nats); tau: the gate, nats.
+    Where a model was not asked, the pair reads the answers to `problems`.
     """
-    record, known, own = cells.Record(trace, problems), {p.id: p for p in problems}, pair.copy()
-    experts = [
-        c.removeprefix("H_")
-        for c in trace
-        if c.startswith("H_") and c not in ("H_q", "H_p", "H_draft")
-    ]
-    names = ["draft", *experts]
+    record = Record(trace, problems)
+    by_id = {problem.id: problem for problem in problems}
+    own = pair.copy()  # a cell may use the pair while the view reads
+    names = speakers_of(trace)
 
     def state(problem):
-        rows = record.rows(next(key for key in record.keys if key[0] == problem))
-        if problem in known:
-            rows = rows.assign(**probes.entropies(own, known[problem], list(rows.token)))
+        key = next(key for key in record.keys if key[0] == problem)
+        rows = record.rows(key)
+        if problem in by_id:
+            read = probes.entropies(own, by_id[problem], list(rows.token))
+            rows = rows.assign(**read)
         shares = rows.source.str.removeprefix("expert:").value_counts()
-        words = "tokens by " + ", ".join(
-            f"{name} {shares[name]}" for name in names if name in shares
-        )
-        answer = cells.lane(
-            f"answer to {problem}", words, cells.spoken(rows, pair.tokenizer, names)
-        )
+        spoken = ", ".join(f"{name} {shares[name]}" for name in names if name in shares)
+        words = f"tokens by {spoken}"
+        tokens = cells.routed_cells(rows, cells.texts(pair.tokenizer, rows.token), names)
+        answer = cells.lane(f"answer to {problem}", words, tokens)
         return {
             "lanes": [*record.question(problem), answer],
             "picture": charts.routing(rows, names, tau),
@@ -164,8 +217,9 @@ def routing(trace, pair, problems=(), *, tau=None, problem_id=None):
             "below": True,
         }
 
+    first = problem_id or record.problems[0]
     return _view(
         "Who spoke, and how sure those were who were asked",
-        [choice("problem", record.problems, problem_id or record.problems[0])],
+        [choice("problem", record.problems, first)],
         state,
     )

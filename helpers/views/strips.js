@@ -1,4 +1,18 @@
-// Draws lanes of tokens from plain data. Text reaches the page through textContent alone, so nothing in it is ever markup.
+// Draws lanes of tokens from plain data.
+// Text reaches the page through textContent alone, so nothing in it is ever markup.
+
+const ADVICE = "Point at a token, or move through a strip with the arrow keys.";
+
+// How many tokens a key moves on; Home and End go past either end and are cut there.
+const STEPS = {
+  ArrowRight: 1,
+  ArrowDown: 10,
+  ArrowLeft: -1,
+  ArrowUp: -10,
+  Home: -1e9,
+  End: 1e9,
+};
+
 function make(tag, className, text = "") {
   const node = document.createElement(tag);
   node.className = className;
@@ -9,8 +23,11 @@ function make(tag, className, text = "") {
 function drawCell(cell) {
   const node = make("span", `sp-cell sp-${cell.kind.replace(/\W/g, "-")}`, cell.text);
   if (cell.path) node.classList.add(`sp-${cell.path}-path`);
-  if (cell.cf) node.classList.add("sp-cf");
-  if (cell.bg) { node.style.backgroundColor = cell.bg; node.style.color = cell.fg; }
+  if (cell.counterfactual) node.classList.add("sp-counterfactual");
+  if (cell.bg) {
+    node.style.backgroundColor = cell.bg;
+    node.style.color = cell.fg;
+  }
   if (cell.mark) node.append(make("sup", "sp-mark", cell.mark));
   node.title = cell.detail;
   node.dataset.text = cell.text;
@@ -22,62 +39,69 @@ function render({ model, el }) {
   const lanes = make("div", "sp-lanes");
   const detail = make("div", "sp-detail");
   const status = make("div", "sp-status");
+  const key = make("div", "sp-lanes sp-legend");
   status.setAttribute("role", "status");
   detail.setAttribute("aria-live", "polite");
   el.classList.add("sp-view");
-  el.append(...(model.get("below") ? [status, lanes, detail, picture] : [picture, status, lanes, detail]));
-  el.append(make("div", "sp-lanes sp-legend"));
+  if (model.get("below")) {
+    el.append(status, lanes, detail, picture, key);
+  } else {
+    el.append(picture, status, lanes, detail, key);
+  }
 
-  function choose(strip, index) {           // one token of a strip: from the mouse or from the arrow keys
-    const all = strip.children;
-    if (!all.length) return;
-    strip.dataset.at = Math.max(0, Math.min(all.length - 1, index));
+  // Choose one token of a strip, by the mouse or by a key, and say everything about it.
+  function choose(strip, index) {
+    const tokens = strip.children;
+    if (!tokens.length) return;
+    const place = Math.max(0, Math.min(tokens.length - 1, index));
+    strip.dataset.chosen = place;
     for (const other of lanes.querySelectorAll(".sp-chosen")) other.classList.remove("sp-chosen");
-    const node = all[strip.dataset.at];
-    node.classList.add("sp-chosen");
-    if (document.activeElement === strip) node.scrollIntoView({ block: "nearest" });
-    detail.textContent = node.title;
+    const token = tokens[place];
+    token.classList.add("sp-chosen");
+    if (document.activeElement === strip) token.scrollIntoView({ block: "nearest" });
+    detail.textContent = token.title;
   }
 
-  function drawLane(lane, strip, title, summary) {
-    title.textContent = lane.title;
-    summary.textContent = lane.summary;
-    const bottom = strip.scrollTop + strip.clientHeight >= strip.scrollHeight - 4;
-    strip.replaceChildren(...lane.cells.map(drawCell));
-    if (model.get("follow") && bottom) strip.scrollTop = strip.scrollHeight;
-    strip.setAttribute("aria-label", `${lane.title}: ${lane.summary}. Arrow keys read one token after another.`);
-  }
-
-  function frame() {
-    const box = make("section", "sp-lane");
+  // An empty lane: title, summary and strip, with the mouse and the keys wired.
+  function makeLane() {
+    const section = make("section", "sp-lane");
     const strip = make("div", "sp-strip");
     strip.tabIndex = 0;
     strip.setAttribute("role", "group");
     strip.addEventListener("keydown", (event) => {
-      const step = { ArrowRight: 1, ArrowDown: 10, ArrowLeft: -1, ArrowUp: -10, Home: -1e9, End: 1e9 }[event.key];
+      const step = STEPS[event.key];
       if (!step) return;
       event.preventDefault();
       event.stopPropagation();
-      choose(strip, Number(strip.dataset.at ?? -1) + step);
+      choose(strip, Number(strip.dataset.chosen ?? -1) + step);
     });
     strip.addEventListener("mouseover", (event) => {
       const cell = event.target.closest(".sp-cell");
       if (cell) choose(strip, [...strip.children].indexOf(cell));
     });
-    box.append(make("div", "sp-title"), make("div", "sp-summary"), strip);
-    return box;
+    section.append(make("div", "sp-title"), make("div", "sp-summary"), strip);
+    return section;
+  }
+
+  function fillLane(section, lane) {
+    const [title, summary, strip] = section.children;
+    title.textContent = lane.title;
+    summary.textContent = lane.summary;
+    // Who has scrolled up in a growing lane stays there.
+    const atEnd = strip.scrollTop + strip.clientHeight >= strip.scrollHeight - 4;
+    strip.replaceChildren(...lane.cells.map(drawCell));
+    if (model.get("follow") && atEnd) strip.scrollTop = strip.scrollHeight;
+    const advice = "Arrow keys read one token after another.";
+    strip.setAttribute("aria-label", `${lane.title}: ${lane.summary}. ${advice}`);
   }
 
   function drawLanes() {
     const wanted = model.get("lanes");
-    while (lanes.children.length < wanted.length) lanes.append(frame());
+    while (lanes.children.length < wanted.length) lanes.append(makeLane());
     while (lanes.children.length > wanted.length) lanes.lastChild.remove();
     lanes.classList.toggle("sp-beside", model.get("beside"));
-    wanted.forEach((lane, i) => {
-      const [title, summary, strip] = lanes.children[i].children;
-      drawLane(lane, strip, title, summary);
-    });
-    detail.textContent = wanted.length ? "Point at a token, or move through a strip with the arrow keys." : "";
+    wanted.forEach((lane, i) => fillLane(lanes.children[i], lane));
+    detail.textContent = wanted.length ? ADVICE : "";
   }
 
   function drawPicture() {
@@ -92,11 +116,16 @@ function render({ model, el }) {
     status.classList.toggle("sp-error", model.get("failed"));
   }
 
-  const legend = model.get("legend");
-  if (legend.length) el.lastChild.append(make("span", "sp-summary", `${legend[0].title}: `), ...legend[0].cells.map(drawCell));
+  function drawLegend() {
+    for (const lane of model.get("legend")) {
+      key.append(make("span", "sp-summary", `${lane.title}: `), ...lane.cells.map(drawCell));
+    }
+  }
+
   model.on("change:lanes", drawLanes);
   model.on("change:picture change:alt", drawPicture);
   model.on("change:status change:failed", drawStatus);
+  drawLegend();
   drawLanes();
   drawPicture();
   drawStatus();

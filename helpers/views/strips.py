@@ -1,7 +1,8 @@
 """The widget that draws lanes of tokens, and the view around it.
 
-Where nobody can move a slider (papermill, nbval, a code host) a View is static HTML and no widget is made; in
-JupyterLab the same call shows the widget. Text reaches the page as text only (cells.py, strips.js).
+Where nobody can move a slider (papermill, nbval, a code host) a View is static HTML and no widget
+is made; in JupyterLab the same call shows the widget. Text reaches the page as text only
+(static.py, strips.js).
 """
 
 import os
@@ -14,9 +15,13 @@ import anywidget
 import ipywidgets as ui
 import traitlets
 
+LABS = ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")  # set where a lab started the kernel
+ADVICE = "a view with sliders: run this cell in JupyterLab"
+EXPECTED = (ValueError, RuntimeError, OSError, MemoryError)  # their messages are sentences
+
 
 class Strips(anywidget.AnyWidget):
-    """Lanes of tokens, a picture and a status line, drawn by views.js from plain data."""
+    """Lanes of tokens, a picture and a status line, drawn by strips.js from plain data."""
 
     _esm = Path(__file__).with_name("strips.js")
     _css = Path(__file__).with_name("strips.css")
@@ -31,25 +36,25 @@ class Strips(anywidget.AnyWidget):
     follow = traitlets.Bool(False).tag(sync=True)  # keep the end of a growing lane in sight
 
     def show(self, state):
-        """Draw what state() says, nothing where it says None; an error is a sentence in the view."""
+        """Draw the traits that state() returns, none where it returns None.
+
+        An error becomes a sentence in the view.
+        """
         try:
-            new = state()
-            new = {} if new is None else {"status": "", "failed": False} | new
+            traits = state()
+            if traits is not None:
+                traits = {"status": "", "failed": False} | traits
         except Exception as error:
-            told = isinstance(error, (ValueError, RuntimeError, OSError, MemoryError))
-            kind = "" if told else f"{type(error).__name__}: "
-            new = {"status": f"This did not work: {kind}{error}", "failed": True}
+            kind = "" if isinstance(error, EXPECTED) else f"{type(error).__name__}: "
+            traits = {"status": f"This did not work: {kind}{error}", "failed": True}
         with self.hold_sync():
-            for name, value in new.items():
+            for name, value in (traits or {}).items():
                 setattr(self, name, value)
 
 
 def interactive():
-    """Whether somebody can move sliders: a kernel that Jupyter, VS Code or Colab started, and no batch run."""
-    started = any(
-        name in os.environ for name in ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")
-    )
-    return started and not os.environ.get("SP_QUIET")
+    """Whether somebody can move sliders: in a lab's kernel, unless it runs a batch."""
+    return any(name in os.environ for name in LABS) and not os.environ.get("SP_QUIET")
 
 
 @dataclass
@@ -64,8 +69,5 @@ class View:
         return self.build()
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        bundle = {
-            "text/html": self.html,
-            "text/plain": "a view with sliders: run this cell in JupyterLab",
-        }
+        bundle = {"text/html": self.html, "text/plain": ADVICE}
         return bundle | self.widget._repr_mimebundle_() if interactive() else bundle

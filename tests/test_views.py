@@ -1,0 +1,705 @@
+"""The views without a browser: deciding again, escaping, static rendering, live runs."""
+
+import re
+import threading
+from dataclasses import dataclass
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import table, table_pair
+from matplotlib.colors import to_hex
+
+from helpers import experiments, models, plots, probes, rules, tasks, views
+from helpers.decoding import decode
+from helpers.methods import EntropyStop, Fixed, Routed, Sampling, Speculative, SqrtEntropyStop
+from helpers.plots import style
+from helpers.stats import Interval
+from helpers.views import cells, charts, controls, deciding, live_view, static, strips
+from helpers.views.controls import TOP
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+# ---- rules, gates and policies of one's own ----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Half:
+    """Accepts what the target finds at least half as likely as the draft does."""
+
+    share: float = 0.5
+
+    def accept(self, p_x, q_x):
+        return torch.where(p_x >= self.share * q_x, 1.0, p_x / q_x)
+
+    residual = rules.Power.residual
+
+
+class Bold:
+    """Accepts everything, and replaces by the target; no dataclass."""
+
+    def accept(self, p_x, q_x):
+        return torch.ones_like(p_x)
+
+    def residual(self, p, q):
+        return p
+
+
+@dataclass(frozen=True)
+class Both:
+    """A gate that is open where the draft is sure in two ways."""
+
+    top: float = 0.9
+    inner: object = Half()
+
+    def open(self, signals):
+        return (signals.H_q <= 1) & (signals.max_q >= self.top)
+
+
+@dataclass(frozen=True)
+class ByChance:
+    """A gate that needs a uniform of its own."""
+
+    inner: object = Half()
+
+    def open(self, signals):
+        return signals.u_gate < 0.5
+
+
+@dataclass(frozen=True)
+class TwoAtMost(Fixed):
+    """A policy that stops after two tokens."""
+
+    adaptive = True
+
+    def go_on(self, H, q_x, j):
+        return torch.full_like(H, j < 1, dtype=torch.bool)
+
+
+OWN_RULES = (
+    Half(),
+    Half(0.25),
+    Bold(),
+    rules.Lenience(0.5),
+    rules.Clip(0.5),
+    rules.Gated(1.0, Half()),
+    rules.Gated(1.0, Bold()),
+    rules.Gated(0.5, Half(), "high_entropy"),
+    rules.Gated(0.9, rules.Clip(0.5), "max_prob"),
+    Both(),
+)
+
+
+# ---- recorded answers --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def problems():
+    return tasks.load("pocket-arithmetic", 6)
+
+
+@pytest.fixture(scope="module")
+def traces(pocket, problems):
+    """Traces of four rules on the same problems, with the same uniforms."""
+    named = {
+        "SP": rules.STRICT,
+        "SP_entropy": rules.SP_entropy(1.0),
+        "all": rules.Gated(np.inf, rules.ACCEPT_ALL),
+        "own": Both(),
+    }
+    methods = [Speculative(rule, Fixed(4), name) for name, rule in named.items()]
+    return experiments.run(pocket, methods, problems, (0, 1), trace=True)[1]
+
+
+def answers(trace):
+    """The trace of each answer."""
+    return [rows for _, rows in trace.groupby(["problem_id", "seed", "method"], sort=False)]
+
+
+@pytest.mark.parametrize(
+    "method, rule",
+    [
+        ("SP", rules.STRICT),
+        ("SP_entropy", rules.SP_entropy(1.0)),
+        ("all", rules.ACCEPT_ALL),
+        ("own", Both()),
+    ],
+)
+def test_the_recorded_rule_decides_as_it_did(traces, method, rule):
+    for rows in answers(traces[traces.method == method]):
+        again = deciding.redecide(rows, rule)
+        assert not again.changed.any()
+        assert not again.counterfactual.any()
+        tested = again.tested.to_numpy()
+        assert (again.path[tested] == rows.path[tested].to_numpy()).all()
+        assert (again.rescued[tested] == rows.rescued[tested].to_numpy(dtype=bool)).all()
+
+
+@pytest.mark.parametrize(
+    "method, rule",
+    [("SP_entropy", rules.SP_entropy(1.0)), ("all", rules.ACCEPT_ALL), ("own", Both())],
+)
+def test_up_to_the_first_change_the_other_rules_run_is_what_it_would_have_made(
+    traces, method, rule
+):
+    """The claim of the word counterfactual: before it the recorded answer is the other rule's."""
+    groups = traces.groupby(["problem_id", "seed", "method"], sort=False)
+    by_key = {key: rows.reset_index(drop=True) for key, rows in groups}
+    parted = 0
+    for (problem, seed, name), rows in by_key.items():
+        if name != "SP":
+            continue
+        other = by_key[problem, seed, method]
+        again = deciding.redecide(rows, rule)
+        changes = again.changed.any()
+        n = int(again.changed.idxmax()) if changes else len(rows)
+        assert list(rows.token[: n + 1]) == list(other.token[: n + 1])
+        assert list(again.accepted[: n + 1]) == list(other.accepted[: n + 1].eq(True))
+        if changes:
+            parted += 1
+            assert again.counterfactual.sum() == len(rows) - n - 1
+            assert other.rescued[n]
+            assert not rows.accepted[n]
+    assert parted > 0 or method != "all", "no answer parts: the test has seen nothing"
+
+
+def test_tau_moves_the_path_and_beta_the_decision(traces):
+    rows = answers(traces[traces.method == "SP"])[0]
+    wide = deciding.redecide(rows, rules.SP_entropy(np.inf))
+    narrow = deciding.redecide(rows, rules.SP_entropy(-1))
+    assert set(wide.path.dropna()) == {"relaxed"}
+    assert set(narrow.path.dropna()) == {"strict"}
+    assert not narrow.rescued.any()
+    everything = deciding.redecide(rows, rules.ACCEPT_ALL)
+    assert everything.accepted[everything.tested].all()
+
+
+@pytest.mark.parametrize("rule", OWN_RULES, ids=deciding.describe)
+def test_any_rule_decides_by_its_own_acceptance_and_gate(traces, rule):
+    rows = traces[traces.method == "SP"].reset_index(drop=True)
+    again = deciding.redecide(rows, rule)
+    tests = again[again.tested]
+    columns = {name: torch.tensor(tests[name].to_numpy(float)).float() for name in ("p_x", "q_x")}
+    signals = rules.Signals(
+        *(torch.tensor(tests[name].to_numpy(float)).float() for name in ("H_q", "H_p", "max_q"))
+    )
+    a = rules.STRICT.accept(**columns)
+    inner = getattr(rule, "inner", rule)
+    where = rule.open(signals) if hasattr(rule, "open") else torch.ones(len(tests)).bool()
+    a = torch.where(where, inner.accept(**columns), a).numpy()
+    assert np.allclose(tests.a, a)
+    assert (tests.accepted == (tests.u.astype(np.float32) < a)).all()
+    assert (tests.path == np.where(where, "relaxed", "strict")).all()
+    assert not again.accepted[~again.tested].any()
+    assert again.path[~again.tested].isna().all()
+
+
+@pytest.mark.parametrize("rule", [rules.Gated(0.5, gate="random"), ByChance()])
+def test_a_gate_that_needs_what_is_not_recorded_cannot_be_decided_again(traces, rule):
+    with pytest.raises(ValueError, match="does not record the uniforms of a random gate"):
+        deciding.redecide(traces.head(3), rule)
+
+
+def test_a_trace_without_tests_shows_entropies_alone(traces, pocket):
+    trace = traces.head(4)[["position", "round", "slot", "token", "source", "H_q"]]
+    trace = trace.assign(source="draft")
+    for rule in (rules.SP_entropy(1.0), Both()):
+        lane = cells.answer_lane("draft", trace, rule, pocket.tokenizer)
+        assert {cell["kind"] for cell in lane["cells"]} == {"draft"}
+        assert all(cell["bg"] for cell in lane["cells"])
+        assert "mean H(q)" in lane["summary"]
+
+
+def test_the_changed_token_is_followed_by_the_word_counterfactual(traces, pocket):
+    rows = next(
+        rows
+        for rows in answers(traces[traces.method == "SP"])
+        if deciding.redecide(rows, rules.ACCEPT_ALL).changed.any()
+    )
+    tokens = cells.answer_lane("x", rows, rules.ACCEPT_ALL, pocket.tokenizer)["cells"]
+    (place,) = [i for i, cell in enumerate(tokens) if cell["kind"] == "note"]
+    assert "recorded as rejected, now accepted" in tokens[place]["text"]
+    assert tokens[place - 1]["kind"] == "rescued"
+    assert not any(cell["counterfactual"] for cell in tokens[:place])
+    assert all(cell["counterfactual"] for cell in tokens[place + 1 :])
+
+
+# ---- rules in words ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rule, words",
+    [
+        (rules.STRICT, "the strict rule"),
+        (rules.SP_entropy(1.0), "√ where H(q) ≤ 1 nats, strict elsewhere"),
+        (rules.SP_entropy(np.inf, 0.25), "power β = 0.25 everywhere"),
+        (rules.SP_entropy(-np.inf), "√ where H(q) ≤ -inf nats, strict elsewhere"),
+        (rules.ACCEPT_ALL, "accept all everywhere"),
+        (rules.Lenience(0.5), "lenience 0.5 everywhere"),
+        (rules.Gated(2.0, rules.Clip(0.5)), "KL-optimal clip 0.5 where H(q) ≤ 2 nats, "),
+        (rules.Gated(0.5, gate="high_entropy"), "√ where H(q) > 0.5 nats, strict elsewhere"),
+        (rules.Gated(0.5, gate="target_entropy"), "√ where H(p) ≤ 0.5 nats, strict elsewhere"),
+        (rules.Gated(0.9, gate="max_prob"), "√ where max q ≥ 0.9, strict elsewhere"),
+        (rules.Gated(0.3, gate="random"), "√ at random positions, 30% of them, strict elsewhere"),
+        (Half(), "Half(share=0.5) everywhere"),
+        (Bold(), "Bold everywhere"),
+        (rules.Gated(1.0, Bold()), "Bold where H(q) ≤ 1 nats, strict elsewhere"),
+        (Both(0.8), "Half(share=0.5) where Both(top=0.8) is open, strict elsewhere"),
+    ],
+)
+def test_every_rule_has_words(rule, words):
+    assert deciding.describe(rule).startswith(words)
+
+
+# ---- how it looks ------------------------------------------------------------------------------
+
+
+def luminance(colour):
+    """Relative luminance of "#rrggbb" (WCAG 2.2)."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def contrast(one, other):
+    """Contrast of two colours, from 1 to 21 (WCAG 2.2)."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("background", [*style.SHADES, style.DRAFT, *style.EXPERTS])
+def test_text_can_be_read_on_every_colour(background):
+    assert contrast(background, style.text_on(background)) >= 4.5  # WCAG 2.2, AA
+
+
+@pytest.mark.parametrize("colour", [style.DRAFT, *style.EXPERTS[:3]])
+def test_lines_of_speakers_can_be_seen_on_white(colour):
+    assert contrast(colour, "#ffffff") >= 3  # WCAG 2.2, AA, of what is no text
+
+
+def test_shades_grow_darker_with_entropy():
+    shades = [cells.shade(H)[0] for H in (0, 0.1, 0.3, 0.7, 1.2, 2, 9)]
+    assert shades == list(style.SHADES)
+    light = [luminance(shade) for shade in shades]
+    assert light == sorted(light, reverse=True)
+    assert cells.shade(float("nan")) == cells.shade(None) == ("", "")
+
+
+class Tags(HTMLParser):
+    """The tags of a page with their attributes, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_nothing_from_a_model_becomes_markup():
+    token = cells.cell(EVIL, "rescued", f"\"{EVIL}' x", path="relaxed", bg="#ffffff", fg="#000000")
+    lane = cells.lane(EVIL, EVIL, [token])
+    line = charts.Line(EVIL, "#000000", [0, 1], [0, 1])
+    panel = charts.Panel(EVIL, [line, line], x_label=EVIL, x_names=[EVIL, "b"])
+    picture = charts.chart([panel])
+    numbers = static.numbers(pd.DataFrame({EVIL: [EVIL]}))
+
+    page = Tags(static.page(EVIL, [lane], picture, EVIL, numbers))
+    (image,) = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert image["src"].startswith("data:image/svg+xml,")
+    assert "onerror" not in image
+    assert page.text.count(EVIL) == 6
+    drawn = Tags(picture)
+    assert "img" not in [tag for tag, _ in drawn.tags]
+    assert drawn.text.count(EVIL) >= 4
+
+
+def test_the_static_picture_needs_no_colour(traces, pocket, problems):
+    """A code host strips styles: kinds must be told by tags and signs."""
+    trace = traces[traces.method == "SP_entropy"]
+    problem, seed = trace.groupby(["problem_id", "seed"]).rescued.sum().idxmax()
+    rows = trace[(trace.problem_id == problem) & (trace.seed == seed)]
+    page = views.anatomy(rows, pocket, problems, tau=1.0).html
+    bare = re.sub(r' (style|title)="[^"]*"', "", page)
+    for sign in ("<sup>★</sup>", "<del>", "<sup>✗</sup>", "<ins>"):
+        assert sign in bare
+
+
+# ---- the views ---------------------------------------------------------------------------------
+
+LINES = {
+    "accept ratio": [0.5, 0.6, 0.7],
+    "accuracy": [0.9, 0.9, 0.8],
+    "tokens per second": [10.0, 12.0, 11.0],
+}
+
+
+def sweep_view(traces, pair, problems):
+    """A sweep over three taus."""
+    lines = {name: [Interval(x, x - 0.1, x + 0.1, 5) for x in v] for name, v in LINES.items()}
+    labels = {"SP": "τ = 0", "SP_entropy": "τ = 1", "all": "τ = 2"}
+    trace = traces[traces.method.isin(labels)]
+    trace = trace.assign(method=trace.method.map(labels))
+    return views.sweep([0.0, 1.0, 2.0], lines, trace, pair, chosen=1.0, problems=problems)
+
+
+def routing_view(traces, pair, problems):
+    """Answers in which the draft and one expert take turns, token by token."""
+    trace = traces[traces.method == "SP"]
+    sources = ["draft", "expert:math"] * len(trace)
+    trace = trace.assign(source=sources[: len(trace)], H_draft=0.5, H_math=0.1)
+    return views.routing(trace, pair, problems, tau=0.4)
+
+
+VIEWS = {
+    "anatomy": lambda traces, pair, problems: views.anatomy(traces, pair, problems),
+    "live": lambda traces, pair, problems: views.live(pair, problems, max_new_tokens=12),
+    "sweep": sweep_view,
+    "routing": routing_view,
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_view_is_static_html_in_a_batch_run_and_a_widget_beside_it_in_a_lab(
+    name, traces, pocket, problems, monkeypatch
+):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    view = VIEWS[name](traces, pocket, problems)
+    batch = view._repr_mimebundle_()
+    assert set(batch) == {"text/html", "text/plain"}
+    assert "widget" not in view.__dict__
+
+    monkeypatch.setenv("JPY_SESSION_NAME", "lab")
+    monkeypatch.delenv("SP_QUIET", raising=False)
+    lab = view._repr_mimebundle_()
+    assert lab["text/html"] == batch["text/html"]
+    assert "application/vnd.jupyter.widget-view+json" in lab
+
+    monkeypatch.setenv("SP_QUIET", "1")
+    assert set(view._repr_mimebundle_()) == {"text/html", "text/plain"}
+
+
+def controls_of(box):
+    """Every control of a view by its description, and its canvas."""
+    by_name = {}
+    for child in getattr(box, "children", ()):
+        by_name |= controls_of(child)
+    if isinstance(box, strips.Strips):
+        by_name["canvas"] = box
+    elif getattr(box, "description", ""):
+        by_name[box.description] = box
+    return by_name
+
+
+def test_sliders_of_the_anatomy_decide_again(traces, pocket, problems):
+    by_name = controls_of(views.anatomy(traces, pocket, problems).widget)
+    canvas = by_name["canvas"]
+    by_name["recorded"].value = "SP"
+    by_name["τ, nats"].value = 0.0
+    assert "rescued 0 · no decision changed" in canvas.lanes[-1]["summary"]
+
+    by_name["rule"].value = "accept all"
+    by_name["τ, nats"].value = TOP
+    assert canvas.lanes[-1]["title"].endswith("accept all everywhere")
+    assert not canvas.failed
+    assert "no decision changed" not in canvas.lanes[-1]["summary"]
+    assert by_name["β"].disabled
+    by_name["rule"].value = "power β"
+    assert not by_name["β"].disabled
+
+    question = canvas.lanes[0]
+    by_name["problem"].value = problems[3].id
+    assert canvas.lanes[0] != question
+    assert problems[3].messages[-1]["content"] in canvas.lanes[0]["summary"]
+
+
+@pytest.mark.parametrize("rule", OWN_RULES, ids=deciding.describe)
+def test_an_anatomy_begins_at_any_rule_and_comes_back_to_it(traces, pocket, problems, rule):
+    view = views.anatomy(traces, pocket, problems, rule=rule)
+    assert escape(deciding.describe(rule)) in view.html
+    by_name = controls_of(view.widget)
+    canvas = by_name["canvas"]
+    first = canvas.lanes[-1]
+    assert first["title"].endswith(f"decided by: {deciding.describe(rule)}")
+    own = by_name["rule"].value
+    by_name["rule"].value = "accept all"
+    assert "accept all" in canvas.lanes[-1]["title"]
+    by_name["rule"].value = own
+    assert canvas.lanes[-1] == first
+    assert not canvas.failed
+
+
+def test_the_slider_moves_the_entropy_gate_of_an_own_rule_and_leaves_another_gate(
+    traces, pocket, problems
+):
+    by_name = controls_of(views.anatomy(traces, pocket, problems, rule=Half()).widget)
+    assert by_name["β"].disabled
+    by_name["τ, nats"].value = 0.5
+    title = by_name["canvas"].lanes[-1]["title"]
+    assert title.endswith("Half(share=0.5) where H(q) ≤ 0.5 nats, strict elsewhere")
+
+    by_name = controls_of(views.anatomy(traces, pocket, problems, rule=Both()).widget)
+    assert by_name["τ, nats"].disabled
+    by_name["rule"].value = "√"
+    assert not by_name["τ, nats"].disabled
+
+
+def test_the_sweep_moves_cursor_numbers_and_examples(traces, pocket, problems):
+    by_name = controls_of(sweep_view(traces, pocket, problems).widget)
+    canvas = by_name["canvas"]
+    states = []
+    for i, tau in enumerate((0.0, 1.0, 2.0)):
+        by_name["τ, nats"].value = tau
+        cursor = re.search(r'class="cursor" d="M([\d.]+)', canvas.picture).group(1)
+        circle = re.search(r'class="point" cx="([\d.]+)"', canvas.picture).group(1)
+        states.append((canvas.status, cursor, circle, canvas.lanes[-1]["title"]))
+        ratio = LINES["accept ratio"][i]
+        assert f"τ = {tau:g} nats: accept ratio {ratio:.3f}" in canvas.status
+        assert not canvas.failed
+    assert all(len(set(values)) == 3 for values in zip(*states))
+
+
+def test_routing_says_who_spoke(traces, pocket):
+    canvas = controls_of(routing_view(traces, pocket, ()).widget)["canvas"]
+    lane = canvas.lanes[-1]
+    names = [cell["text"] for cell in lane["cells"] if cell["kind"] == "speaker"]
+    assert names[:2] == ["draft:", "math:"]
+    assert "entropies in nats: draft 0.500, math 0.100" in lane["cells"][1]["detail"]
+    assert "tokens by draft" in lane["summary"]
+
+
+def test_a_speaker_has_one_colour_in_the_figure_the_strip_and_the_chart(traces, pocket):
+    """Experts with known names and with others, some of whom have not spoken."""
+    names = ("math", "zoology", "law")
+    trace = traces[traces.method == "SP"].head(12)
+    sources = ["draft", *(f"expert:{name}" for name in names)] * 3
+    entropies = {f"H_{name}": 0.1 * i for i, name in enumerate(("draft", *names))}
+    texts = pocket.tokenizer.convert_ids_to_tokens(list(trace.token))
+    trace = trace.assign(source=sources, problem_id="one", text=texts, **entropies)
+
+    canvas = controls_of(views.routing(trace, pocket).widget)["canvas"]
+    strip = {}
+    for cell in canvas.lanes[-1]["cells"]:
+        if cell["kind"] == "spoken":
+            name = re.search(r"spoken by (\S+)", cell["detail"]).group(1)
+            strip.setdefault(name, set()).add(cell["bg"])
+    chart = dict(re.findall(r'fill="(#\w+)" font-weight="bold">(\w+)<', canvas.picture))
+    (ax,) = plots.strip(trace, 0.4).axes
+    bars = {}
+    for container in ax.containers:
+        name = container.get_label().removesuffix(" speaks").removeprefix("expert:")
+        bars[name] = to_hex(container[0].get_facecolor())
+    lines = {line.get_ydata()[0]: to_hex(line.get_color()) for line in ax.lines[:4]}
+
+    assert len(strip) == 4
+    for i, name in enumerate(("draft", *names)):
+        (colour,) = strip[name]
+        assert bars[name] == lines[0.1 * i] == colour.lower()
+        assert chart[colour] == name
+    assert bars["draft"] == style.DRAFT
+    assert len(set(bars.values())) == 4
+
+
+def test_a_real_routed_trace(problems):
+    pair = models.load_pair("pocket", device="cpu", experts=True)
+    _, trace = experiments.run(pair, [Routed(0.1, 0.8)], problems, trace=True)
+    mixed = trace.groupby("problem_id").source.nunique().idxmax()
+    view = views.routing(trace, pair, problems, tau=0.1, problem_id=mixed)
+    canvas = controls_of(view.widget)["canvas"]
+    tokens = canvas.lanes[-1]["cells"]
+    assert {"draft:", "math:"} <= {cell["text"] for cell in tokens if cell["kind"] == "speaker"}
+    assert canvas.picture.count(">draft<") == canvas.picture.count(">math<") == 1
+
+    # Where a model was asked, it said what it is read to say.
+    rows = trace[trace.problem_id == mixed]
+    problem = next(problem for problem in problems if problem.id == mixed)
+    read = probes.entropies(pair, problem, list(rows.token))
+    for name in ("draft", "math", "code", "law"):
+        column = f"H_{name}"
+        asked = rows[column].notna().to_numpy()
+        assert np.allclose(np.array(read[column])[asked], rows[column][asked], atol=1e-4)
+        assert asked.sum() < len(asked)
+
+
+# ---- live --------------------------------------------------------------------------------------
+
+
+def three_words():
+    """A pair over three words with a tokenizer that has a chat template."""
+    pair = table_pair(table(1), table(2))
+    pair.tokenizer.chat_template = None
+    pair.encode = lambda messages: [0, 1]
+    return pair
+
+
+def live_of(problems, method):
+    """A live view over three words."""
+    job = live_view.Job(problems[0], method, Sampling(), 0, 30)
+    return live_view.Live(three_words(), problems, job, [])
+
+
+@pytest.fixture()
+def live(problems):
+    return live_of(problems, Speculative(rules.SP_entropy(1.0), Fixed(3)))
+
+
+def texts(canvas):
+    """The kept text of every lane."""
+    kept = []
+    for lane in canvas.lanes:
+        tokens = [cell for cell in lane["cells"] if cell["kind"] not in ("rejected", "note")]
+        kept.append("".join(cell["text"] for cell in tokens))
+    return kept
+
+
+def test_live_answers_are_the_decoders(live, problems):
+    live.work(live.job(), threading.Event())
+    assert live.canvas.status.startswith("done in")
+    assert not live.canvas.failed
+    keys = [experiments.key(0, problems[0])]
+    for text, rule in zip(texts(live.canvas), (rules.STRICT, rules.SP_entropy(1.0))):
+        method = Speculative(rule, Fixed(3))
+        (answer,) = decode(live.pair, method, [[0, 1]], keys, max_new_tokens=30)
+        assert text == answer.text
+    summary = live.canvas.lanes[1]["summary"]
+    assert "target calls" in summary
+    assert "tokens/s" in summary
+
+
+@pytest.mark.parametrize("rule", OWN_RULES, ids=deciding.describe)
+def test_live_takes_any_rule(problems, rule):
+    live = live_of(problems, Speculative(rule, Fixed(3)))
+    live.work(live.job(), threading.Event())
+    assert not live.canvas.failed
+    assert live.canvas.lanes[1]["title"] == deciding.describe(rule)
+    keys = [experiments.key(0, problems[0])]
+    method = Speculative(rule, Fixed(3))
+    (answer,) = decode(live.pair, method, [[0, 1]], keys, max_new_tokens=30)
+    assert texts(live.canvas)[1] == answer.text
+
+
+def test_live_takes_any_policy(problems):
+    live = live_of(problems, Speculative(rules.STRICT, TwoAtMost(5)))
+    by_name = controls_of(live.box)
+    assert (by_name["draft"].value, by_name["γ"].value) == ("TwoAtMost", 5)
+    assert by_name["threshold"].disabled
+    assert live.job().method.policy == TwoAtMost(5)
+    by_name["γ"].value = 1
+    assert live.job().method.policy == TwoAtMost(1)
+    by_name["draft"].value = "fixed γ"
+    assert live.job().method.policy == Fixed(1)
+
+
+def test_a_policys_setting_without_a_slider_is_kept():
+    choice = controls.PolicyChoice(SqrtEntropyStop(12, c=1.0, threshold=0.3))
+    _, kind, _ = choice.controls().begin
+    assert choice.read(8, kind, 0.4) == SqrtEntropyStop(8, c=1.0, threshold=0.4)
+    other = "stop where H(q) > threshold"
+    assert choice.read(8, other, 0.4) == EntropyStop(8, 0.4)
+
+
+def test_a_moved_tau_keeps_the_strict_answer(live, monkeypatch):
+    live.work(live.job(), threading.Event())
+    generated = []
+    real = live_view.generate
+
+    def noted(pair, job, method, show):
+        generated.append(method.rule)
+        return real(pair, job, method, show)
+
+    monkeypatch.setattr(live_view, "generate", noted)
+    controls_of(live.box)["τ, nats"].value = 0.5
+    live.work(live.job(), threading.Event())
+    assert generated == [rules.SP_entropy(0.5)]
+
+
+def test_a_cancelled_run_ends_and_a_new_one_waits_for_it(live, monkeypatch):
+    monkeypatch.setattr(live_view, "REDRAW_S", 0)
+    inside = threading.Event()
+    go_on = threading.Event()
+    real = live.stream
+
+    def slow(*arguments):
+        inside.set()
+        go_on.wait(10)
+        return real(*arguments)
+
+    monkeypatch.setattr(live, "stream", slow)
+    live.run()
+    first = live.worker
+    cancelled = live.cancelled
+    assert inside.wait(10)
+    live.run()
+    assert cancelled.is_set()
+    assert live.worker is not first
+    go_on.set()
+    live.worker.join(20)
+    assert not first.is_alive()
+    assert live.canvas.status.startswith("done in")
+    assert len(texts(live.canvas)[1]) == 30
+
+
+def test_stop_ends_within_a_round(live):
+    lanes = []
+
+    def show(lane):
+        lanes.append(lane)
+        return True
+
+    lane = live_view.generate(live.pair, live.job(), live.job().method, show)
+    assert len(lanes) == 1
+    assert 1 <= int(lane["summary"].split(" tokens")[0]) <= 4
+
+
+def test_errors_are_sentences(live):
+    prompt = controls_of(live.box)["prompt"]
+    live.auto.value = False
+    prompt.value = "  "
+    live.run()
+    assert live.canvas.failed
+    assert "the prompt is empty" in live.canvas.status
+    prompt.value = "free text"
+    live.pair.draft.context = 10
+    live.work(live.job(), threading.Event())
+    assert live.canvas.failed
+    assert "exceed the context" in live.canvas.status
+
+
+def test_controls_begin_at_the_method_that_was_given(pocket, problems):
+    method = Speculative(rules.Power(0.25), EntropyStop(12, 0.4), "SP_entropy+dyn")
+    by_name = controls_of(views.live(pocket, problems, method, max_new_tokens=8).widget)
+    begin = {"τ, nats": TOP, "rule": "power β", "β": 0.25, "γ": 12, "threshold": 0.4}
+    assert {name: by_name[name].value for name in begin} == begin
+
+
+def test_a_live_view_of_a_random_gate_says_that_it_cannot_be_shown(pocket, problems):
+    method = Speculative(rules.Gated(0.5, gate="random"))
+    with pytest.raises(ValueError, match="does not record the uniforms of a random gate"):
+        views.live(pocket, problems, method, max_new_tokens=8)
+
+
+def test_live_has_its_own_cache(pocket, problems):
+    """A cell may decode with the pair while the view generates: they must not share a cache."""
+    before = (pocket.draft.memory, pocket.target.memory)
+    view = views.live(pocket, problems, max_new_tokens=8)
+    assert (pocket.draft.memory, pocket.target.memory) == before
+    assert view.html.count("tokens/s") == 2
+
+
+def test_evil_text_reaches_the_canvas_as_plain_data(live):
+    live.pair.tokenizer.decode = lambda tokens, **_: EVIL
+    live.work(live.job(), threading.Event())
+    tokens = [cell for lane in live.canvas.lanes for cell in lane["cells"]]
+    assert all(cell["text"] == EVIL for cell in tokens if cell["kind"] != "note")
+    script = Path(strips.__file__).with_name("strips.js").read_text()
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write", script)
