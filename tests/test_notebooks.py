@@ -1,20 +1,33 @@
-"""Every notebook executed with small parameters, then checked by nbval; the committed ones; the runner's errors."""
+"""Notebooks executed with small parameters and checked by nbval, the committed ones, the runner."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
 import nbformat
-import numpy as np
-import pandas as pd
 import pytest
 from conftest import ROOT
 
-from helpers import common, stats
-from helpers.make import notebooks, readme, summary
+from helpers import common, stats, store
+from helpers.make import notebooks, summary
 from helpers.plots import drawing
 
 NAMES = sorted(f.name for f in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+RUNNER = ("-m", "helpers.make.notebooks")
+NBVAL = (
+    "-m",
+    "pytest",
+    "--nbval-lax",
+    "--nbval-current-env",
+    "--nbval-cell-timeout=300",
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "-c",
+    "/dev/null",
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +37,6 @@ def smoke(tmp_path_factory):
 
 
 def call(*arguments, **environment):
-    import os
-
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -35,34 +46,45 @@ def call(*arguments, **environment):
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_runs_with_small_parameters_and_passes_nbval(name, smoke):
-    done = call(
-        "-m", "helpers.make.notebooks", "--only", name[:2], "--smoke", str(smoke), DEVICE="cpu"
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def check_executed(file, folder):
+    """An executed notebook passes nbval, and a verdict is published under its name."""
     checked = call(
-        "-m",
-        "pytest",
-        "--nbval-lax",
-        "--nbval-current-env",
-        "--nbval-cell-timeout=300",
-        "-q",
-        "-p",
-        "no:cacheprovider",
+        *NBVAL,
         "--rootdir",
-        str(smoke),
-        "-c",
-        "/dev/null",
-        str(smoke / name),
-        SP_OUT=str(smoke),
-        SP_CACHE=str(smoke / "cache"),
+        str(folder),
+        str(file),
+        SP_OUT=str(folder),
+        SP_CACHE=str(folder / "cache"),
         DEVICE="cpu",
         SP_QUIET="1",
     )
     assert checked.returncode == 0, checked.stdout[-3000:]
-    facts = json.loads((smoke / "data/results/pocket" / f"{name[:2]}.json").read_text())
+    name = notebooks.published_as(nbformat.read(file, 4))
+    facts = json.loads((folder / "data/results/pocket" / f"{name}.json").read_text())
     assert facts["verdict"] in ("holds", "does not hold", "undecided at this sample size")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_with_small_parameters_and_passes_nbval(name, smoke):
+    done = call(*RUNNER, "--only", name[:2], "--smoke", str(smoke), DEVICE="cpu")
+    assert done.returncode == 0, done.stderr[-3000:]
+    check_executed(smoke / name, smoke)
+
+
+def test_a_copied_notebook_needs_no_edit_elsewhere(tmp_path, monkeypatch, capsys):
+    """It is found, executed, checked, and has a row in the README's table with its title."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    shutil.copy(ROOT / "notebooks" / "01_entropy_vs_errors.ipynb", folder / "10_again.ipynb")
+    monkeypatch.setattr(notebooks, "FOLDER", folder)
+    monkeypatch.setenv("DEVICE", "cpu")
+    for name in ("SP_OUT", "SP_CACHE", "SP_RUN", "SP_QUIET"):  # which the runner sets
+        monkeypatch.setenv(name, "")
+    notebooks.main(["--smoke", str(tmp_path)])
+    assert "10_again.ipynb publishes its results as 01" in capsys.readouterr().out
+    check_executed(tmp_path / "10_again.ipynb", tmp_path)
+    monkeypatch.setattr(common, "OUT", tmp_path)
+    assert "| [10_again][10] | The draft's entropy" in summary.verdict_table()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -135,6 +157,42 @@ def test_wrong_names_stop_at_once(arguments, words):
     assert done.returncode != 0 and words in done.stderr and "Traceback" not in done.stderr
 
 
+def test_two_notebooks_with_one_number_are_refused(tmp_path, monkeypatch):
+    for name in ("10_one", "10_two"):
+        nbformat.write(nbformat.v4.new_notebook(), tmp_path / f"{name}.ipynb")
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    with pytest.raises(ValueError, match="10_one.ipynb and 10_two.ipynb have the same number"):
+        notebooks.choose("")
+
+
+def test_a_notebook_without_small_parameters_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"10_mine.ipynb has no small parameters .* metadata"):
+        notebooks.smoke_parameters(tmp_path / "10_mine.ipynb", nbformat.v4.new_notebook())
+
+
+@pytest.mark.parametrize(
+    "text, default, value",
+    [
+        ("3", 1, 3),
+        ("3", 1.0, 3),
+        ("inf", 1.0, float("inf")),
+        ("[1, 2]", (4,), [1, 2]),
+        ("True", False, True),
+        ("03", "03", "03"),
+    ],
+)
+def test_a_parameter_has_the_type_of_its_default(text, default, value):
+    assert notebooks.typed("name", text, default) == value
+
+
+@pytest.mark.parametrize(
+    "text, default", [("1.5", 1), ("True", 1), ("True", 1.0), ("1", False), ("3", [1])]
+)
+def test_a_parameter_of_another_type_is_refused(text, default):
+    with pytest.raises(ValueError, match="it must be like its default"):
+        notebooks.typed("name", text, default)
+
+
 def test_a_failing_notebook_keeps_its_source_and_says_why(tmp_path, monkeypatch):
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
     source = tmp_path / "99_broken.ipynb"
@@ -163,7 +221,7 @@ def test_a_failing_notebook_keeps_its_source_and_says_why(tmp_path, monkeypatch)
     ],
 )
 def test_no_run_overwrites_another(arguments, folder, tmp_path, monkeypatch):
-    """Only the default pair with the default parameters replaces what is in notebooks/; a named run has folders of its own."""
+    """Only the default pair with the default parameters replaces what is in notebooks/."""
     targets = []
     monkeypatch.setenv("SP_RUN", "")
     monkeypatch.setattr(common, "OUT", tmp_path)
@@ -171,9 +229,20 @@ def test_no_run_overwrites_another(arguments, folder, tmp_path, monkeypatch):
         notebooks, "execute", lambda file, notebook, parameters, target: targets.append(target)
     )
     notebooks.main(["--only", "01", *arguments])
-    assert targets == [
-        (ROOT if folder == "notebooks" else tmp_path) / folder / "01_entropy_vs_errors.ipynb"
-    ]
+    place = ROOT if folder == "notebooks" else tmp_path
+    assert targets == [place / folder / "01_entropy_vs_errors.ipynb"]
+
+
+def test_an_execution_ends_with_the_verdicts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SP_RUN", "")
+    monkeypatch.setattr(common, "OUT", tmp_path)
+    monkeypatch.setattr(notebooks, "execute", lambda *arguments: None)
+    store.publish_facts("pocket", "01", verdict="does not hold")
+    notebooks.main([])
+    lines = capsys.readouterr().out.rstrip().splitlines()
+    assert lines[-len(NAMES) - 1] == "Verdicts on pocket:"
+    assert lines[-len(NAMES)].split(None, 1) == ["01_entropy_vs_errors", "does not hold"]
+    assert lines[-1].split(None, 1) == [NAMES[-1].removesuffix(".ipynb"), "none was published"]
 
 
 def test_figures_are_redrawn_from_results(tmp_path, monkeypatch, smoke):
@@ -187,167 +256,3 @@ def test_figures_are_redrawn_from_results(tmp_path, monkeypatch, smoke):
         picture.unlink()
         drawing.redraw(file)
         assert picture.read_bytes() == before
-
-
-def test_readme_tables_are_generated():
-    text = (ROOT / "README.md").read_text()
-    for table in (readme.verdict_table("pocket"), readme.real_table(), summary.pilot_table()):
-        assert table in text, "README.md is behind data/results: run make readme"
-    page = (ROOT / "notebooks" / "README.md").read_text()
-    assert all(t(pair) in page for t in readme.PAGE.values() for pair in summary.PAIRS), (
-        "run make readme"
-    )
-    assert readme.fill("<!-- a -->\nold\n<!-- /a -->", "a", "new") == "<!-- a -->\nnew\n<!-- /a -->"
-    with pytest.raises(ValueError, match="no place marked"):
-        readme.fill(text, "moon", "")
-
-
-def test_the_tables_say_what_the_results_hold(tmp_path, monkeypatch):
-    """Made-up results with known ratios come out as such; what is not there is a dash."""
-    folder = tmp_path / "data" / "results" / "pocket"
-    folder.mkdir(parents=True)
-    monkeypatch.setattr(common, "OUT", tmp_path)
-    speed = {
-        "AS_large": 10,
-        "SP_entropy": 5,
-        "SP": 8,
-        "τ = 1": 12,
-        "SP γ=2": 7,
-        "SP_entropy γ=2": 9,
-    }
-    times = pd.DataFrame(
-        [
-            {
-                "task": "sums",
-                "problem_id": i,
-                "method": m,
-                "gamma": 2,
-                "accepted": 3,
-                "drafted": 4,
-                "n_tokens": 40,
-                "seconds": 40 / s,
-            }
-            for m, s in speed.items()
-            for i in range(6)
-        ]
-    )
-    times.to_parquet(folder / "03_times.parquet")
-    times.to_parquet(folder / "05_times.parquet")
-    times.assign(
-        score=(times.problem_id < 3) * 1.0,
-        rescued=(times.method == "τ = 1") * (times.problem_id < 2),
-    ).to_parquet(folder / "05_answers.parquet")
-    lines = {
-        line.split(" | ")[0].strip("| "): line.split(" | ")
-        for line in summary.pilot_table().splitlines()
-    }
-    ratio = lines["03 · SP_entropy ÷ AS_large"]
-    assert ratio[2].startswith("0.50 [0.50, 0.50]<br>n = 6, sums") and ratio[3] == "–"
-    assert "| τ = 1 | 1.50 [1.50, 1.50] | 0.0 %" in summary.tau_table(
-        "pocket"
-    ) and "| 33.3 % [" in summary.tau_table("pocket")
-    for run, temperature in (
-        ("", 1.0),
-        ("cold", 0.0),
-    ):  # the second one colder, in a folder of its own
-        (folder / run).mkdir(exist_ok=True)
-        (folder / run / "03.json").write_text('{"checks": {"it is faster": "holds"}}')
-        for name in ("03_times", "03_accuracy"):
-            times.assign(temperature=temperature, tau=1.0, score=1.0, rescued=0).to_parquet(
-                folder / run / f"{name}.parquet"
-            )
-    assert [line.split(" | ")[:3] for line in summary.speed_table("pocket").splitlines()[-2:]] == [
-        ["| sums, 1", "2, 2", "75 % [75, 75]"],
-        ["| sums, 0", "2, 2", "75 % [75, 75]"],
-    ]
-    assert "has not been run" in summary.speed_table("moon")
-    gates = {
-        "control": [(0.75, 0.3)],
-        "entropy gate, √": [(0.5, 0.2), (1.0, 0.4)],
-        "random gate, √": [(1.0, 0.4), (0.5, 0.2)],
-        "KL-optimal clip": [(0.5, 0.0), (1.0, 0.2)],
-    }
-    pd.DataFrame(
-        [
-            {
-                "problem_id": i,
-                "rule": m if m == "control" else f"{m}|{k}",
-                "accept": accept,
-                "kl": kl,
-            }
-            for i in range(3)
-            for m, found in gates.items()
-            for k, (accept, kl) in enumerate(found)
-        ]
-    ).to_parquet(folder / "05_rules.parquet")
-    pd.DataFrame(
-        [
-            {
-                "task": "sums",
-                "problem_id": i,
-                "method": m,
-                "score": float("clip" in m),
-                "accepted": 3,
-                "drafted": 4,
-            }
-            for m in list(gates)[1:]
-            for i in range(3)
-        ]
-    ).to_parquet(folder / "05_answers.parquet")
-    gate, _, clip = summary.equal_table("pocket").splitlines()[-3:]
-    assert gate == "| entropy gate, √ | 75.0 % [75.0, 75.0] | (itself) | 3.00 [3.00, 3.00] |"
-    assert clip.startswith(
-        "| KL-optimal clip | 75.0 % [75.0, 75.0] | -100.0 % ["
-    ) and clip.endswith("| 1.00 [1.00, 1.00] |")
-    short = summary.short_answer("pocket")
-    assert (
-        "SP with γ = 2 makes 0.80 [0.80, 0.80] times" in short
-        and "it is faster: *holds*" in short
-        and "-100.0 %" in short
-    )
-    assert "| SP | 7.0 [7.0, 7.0] |" in summary.gamma_table(
-        "pocket"
-    ) and "has not been run" in summary.gamma_table("moon")
-    hard = times.assign(
-        task="tales",
-        seconds=times.seconds * np.where(times.method == "AS_large", 0.5, 1),
-        accepted=1,
-    )
-    both = (
-        pd.concat([hard, times])
-        .replace("τ = 1", "SP_entropy own τ")
-        .assign(tau=0.25, score=1.0, max_new_tokens=64)
-    )
-    both.to_parquet(folder / "08_times.parquet")
-    both.to_parquet(folder / "08_answers.parquet")
-    first, second = summary.task_table("pocket").splitlines()[-2:]
-    assert (
-        first
-        == "| sums | 75 % [75, 75] | 0.80 [0.80, 0.80] | 0.50 [0.50, 0.50] | 0.0 % [-45.9, 45.9] | 0.25 |"
-    )
-    assert (
-        second
-        == "| tales | 25 % [25, 25] | 0.40 [0.40, 0.40] | 0.25 [0.25, 0.25] | 0.0 % [-45.9, 45.9] | 0.25 |"
-    )
-
-
-def test_one_published_notebook_is_enough_for_the_record(tmp_path, monkeypatch):
-    """A notebook without timings, run in JupyterLab, leaves neither a table of times nor a day."""
-    folder = tmp_path / "data" / "results" / "mine"
-    folder.mkdir(parents=True)
-    monkeypatch.setattr(common, "OUT", tmp_path)
-    (folder / "01.json").write_text(
-        '{"verdict": "holds", "effect": "2 times", "task": "sums", "n": 5}'
-    )
-    made = {
-        "revision": "abc",
-        "speed": "fast",
-        "device": "cpu",
-        "dtype": "float32",
-        "torch": "2",
-        "transformers": "5",
-    }
-    pd.DataFrame([made]).to_parquet(folder / "01_answers.parquet")
-    assert readme.real_table("mine").endswith(
-        "`data/results/mine/` carries these."
-    ) and "checksums of the weights: abc." in readme.real_table("mine")

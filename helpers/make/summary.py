@@ -1,390 +1,519 @@
-"""Tables that look across notebooks and pairs: the pilot's numbers beside ours, and what each task, τ and γ buys and costs.
+"""What the generated pages show, rendered from the record that the notebooks publish.
 
-Everything is computed from the published tables of data/results/PAIR; what has not been measured there is "–".
+A notebook writes its verdict, its numbers and its tables to data/results/PAIR/NN.json
+(`store.publish_facts`); each function here returns the Markdown of one generated place. Nothing is
+computed again. A *run* is a pair, or PAIR/RUN for a pair's run with settings of its own. What a
+record lacks is shown as –.
 """
 
 import json
+import re
+import textwrap
+from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
+import nbformat
 import pandas as pd
 
-from helpers import common, stats
+from helpers import common, store
+from helpers.make import notebooks
+from helpers.stats import Interval
 
-PAIRS = ("pocket", "qwen2.5-coder")
+PAIRS = ("pocket", "qwen2.5-coder")  # the columns of the pages
+DASH = "–"
+CLAIM_WIDTH = 82  # keeps a row of the README's table within 160 characters
+SHORT = {"holds": "holds", "does not hold": "refuted"}  # every other verdict is "undecided"
 
 
-def published(run, name):
-    """A published table of a pair, or of one of its runs (PAIR/RUN); None where it is not there."""
-    file = common.OUT / "data" / "results" / run / f"{name}.parquet"
-    return pd.read_parquet(file) if file.exists() else None
+# ---- the record --------------------------------------------------------------------------------
+
+
+def folder(run):
+    return common.OUT / "data" / "results" / run
 
 
 def runs(pair):
-    """The pair itself, then its runs with settings of their own: ["qwen2.5-coder", "qwen2.5-coder/humaneval", ...]."""
-    folders = sorted((common.OUT / "data" / "results" / pair).glob("*/"))
-    return [
-        pair,
-        *(f"{pair}/{folder.name}" for folder in folders if any(folder.glob("[0-9][0-9].json"))),
-    ]
+    """The pair itself, then its runs with settings of their own: [PAIR, "PAIR/humaneval", ...]."""
+    names = [f.name for f in sorted(folder(pair).glob("*/")) if any(f.glob("[0-9][0-9].json"))]
+    return [pair, *(f"{pair}/{name}" for name in names)]
 
 
-def _entropy_ratio(answers):
-    """Mean entropy of wrong answers ÷ of right ones, as in notebook 01."""
-    sums = answers.assign(n=1.0).pivot_table(
-        index="problem_id", columns="right", values=["mean_H", "n"], aggfunc="sum", fill_value=0
+def every_run():
+    """The runs of all pairs of the pages, one list."""
+    return [run for pair in PAIRS for run in runs(pair)]
+
+
+def facts(run, notebook):
+    """What a notebook (its number) published for a run; an empty dict where nothing is."""
+    return store.facts(run, notebook) or {}
+
+
+def number(run, notebook, name):
+    """One published number (Interval), or None."""
+    found = facts(run, notebook).get("numbers", {}).get(name)
+    return Interval(**found) if found else None
+
+
+def shown(run, notebook, name, digits=2, percent=False):
+    """One published number as text, or –."""
+    interval = number(run, notebook, name)
+    return interval.show(digits, percent=percent) if interval else DASH
+
+
+def table(run, notebook, name):
+    """One published table (DataFrame of texts), or None."""
+    found = facts(run, notebook).get("tables", {}).get(name)
+    return pd.DataFrame(found["data"], columns=found["columns"]) if found else None
+
+
+# ---- Markdown ----------------------------------------------------------------------------------
+
+
+def markdown(frame):
+    """A DataFrame of texts as a Markdown table; a missing cell is –."""
+    cells = frame.astype(object).where(frame.notna(), DASH).map(str)
+    cells = cells.map(lambda text: text.replace("|", "\\|").replace("\n", " "))
+    # Without disable_numparse "1.00" would be written as 1.
+    return cells.to_markdown(index=False, disable_numparse=True)
+
+
+def paragraphs(*parts):
+    """Markdown parts with a blank line between them; empty ones are left out."""
+    return "\n\n".join(part for part in parts if part)
+
+
+def note(pair):
+    """The sentence that belongs to every result of a pair: data/results/PAIR/note.txt, or ""."""
+    file = folder(pair) / "note.txt"
+    return file.read_text(encoding="utf-8").strip() if file.exists() else ""
+
+
+def notes(pairs=PAIRS):
+    """The sentences that belong to the results in a table, to stand below it."""
+    return "\n".join(f"¹ {pair}: {note(pair)}." for pair in pairs if note(pair))
+
+
+def marked(run):
+    """A run's name, with ¹ where a sentence belongs to all results of its pair."""
+    return f"{run}¹" if note(run.split("/")[0]) else run
+
+
+def sizes(run, notebook):
+    """How many problems are behind a notebook's numbers: answered, and timed."""
+    known = facts(run, notebook)
+    text = f"{known.get('task', DASH)}, {known.get('n', DASH)} problems"
+    return f"{text}, {known['timed']} of them timed" if known.get("timed") else text
+
+
+def stacked(notebook, name):
+    """One Markdown table of a table that a notebook published in several runs, with their sizes."""
+    frames = []
+    samples = []
+    for run in every_run():
+        frame = table(run, notebook, name)
+        if frame is not None:
+            frame.insert(0, "pair", marked(run))
+            frames.append(frame)
+            samples.append(f"{run} {sizes(run, notebook)}")
+    if not frames:
+        return f"Notebook {notebook} has not published this table yet."
+    together = pd.concat(frames, ignore_index=True)
+    columns = sorted(together, key=_block_length)
+    return paragraphs(markdown(together[columns]), f"Sizes: {'; '.join(samples)}.", notes())
+
+
+def _block_length(column):
+    """The sort key of columns: those named "γ = N" by N, after the others in their order."""
+    length = re.fullmatch(r"γ = (\d+)", column)
+    return int(length.group(1)) if length else 0
+
+
+# ---- README.md ---------------------------------------------------------------------------------
+
+
+def _against(interval, middle, above, below):
+    """In a word, on which side of `middle` an interval lies."""
+    if interval.missing or interval.low <= middle <= interval.high:
+        return "undecided"
+    return above if interval.low > middle else below
+
+
+def _speed(run, name):
+    """'faster, 1.49 [1.38, 1.59] ×'"""
+    gain = number(run, "03", name)
+    if gain is None:
+        return f"speed {DASH}"
+    return f"{_against(gain, 1, 'faster', 'slower')}, {gain.show(2)} ×"
+
+
+def _accuracy(run, notebook, name):
+    """'less accurate, -1.5 % [-2.5, -0.7]'"""
+    change = number(run, notebook, name)
+    if change is None:
+        return f"accuracy {DASH}"
+    word = _against(change, 0, "more accurate", "less accurate")
+    word = "accuracy undecided" if word == "undecided" else word
+    return f"{word}, {change.show(1, percent=True)}"
+
+
+def answer():
+    """Three lines: SP against the target, SP_entropy against SP, entropy against chance."""
+
+    def speculation(run):
+        return _speed(run, "sp_over_large")
+
+    def relaxing(run):
+        return f"{_speed(run, 'entropy_over_sp')}; {_accuracy(run, '03', 'accuracy_change')}"
+
+    def placing(run):
+        return _accuracy(run, "05", "over_random")
+
+    questions = {
+        "SP against the target alone": speculation,
+        "SP_entropy against SP": relaxing,
+        "The entropy gate against random positions that accept as often": placing,
+    }
+    lines = []
+    for question, found in questions.items():
+        each = ". ".join(f"*{marked(pair)}*: {found(pair)}" for pair in PAIRS)
+        lines.append(f"- **{question}.** {each}.")
+    return paragraphs("\n".join(lines), notes())
+
+
+def claim(file, run="pocket"):
+    """What a notebook claims, in a sentence: from its record, or else from its title."""
+    recorded = facts(run, file.name[:2]).get("claim")
+    return recorded or notebooks.title(nbformat.read(file, 4))
+
+
+def _executed(run, file, root=""):
+    """The address of an executed notebook; `root` is the way from the page to the repository."""
+    if run == "pocket":
+        return f"{root}notebooks/{file.name}"
+    return f"{root}data/results/{run}/notebooks/{file.name}"
+
+
+def verdict_table():
+    """One short row per notebook: its claim and one word for each pair, linked by reference."""
+    rows = []
+    links = []
+    for key, file in notebooks.available().items():
+        words = textwrap.shorten(claim(file), CLAIM_WIDTH, placeholder=" …")
+        row = {"notebook": f"[{file.stem}][{key}]", "claim": words}
+        for pair in PAIRS:
+            label = key if pair == "pocket" else f"{key} real"
+            verdict = facts(pair, key).get("verdict")
+            row[marked(pair)] = DASH
+            if verdict:
+                row[marked(pair)] = f"[{SHORT.get(verdict, 'undecided')}][{label}]"
+            if verdict or label == key:
+                links.append(f"[{label}]: {_executed(pair, file)}")
+        rows.append(row)
+    return paragraphs(markdown(pd.DataFrame(rows)), notes(), "\n".join(links))
+
+
+def time_line(pair="pocket"):
+    """What `make all` took when it was last executed, and on what."""
+    times = _times(pair)
+    if not times:
+        return "No notebook has been timed yet."
+    total = sum(t["seconds"] for t in times.values())
+    return (
+        f"`make all` on the {pair} pair took {total / 60:.0f} minutes {_machine(times)}, after "
+        "about two minutes of set-up."
     )
-    both = sums.reindex(
-        columns=[("mean_H", True), ("n", True), ("mean_H", False), ("n", False)], fill_value=0
+
+
+def _times(pair):
+    file = folder(pair) / "times.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def _machine(times):
+    any_of_them = next(iter(times.values()))
+    return "with a GPU" if any_of_them["gpu"] else f"on {any_of_them['cores']} CPU cores"
+
+
+# ---- data/results/README.md --------------------------------------------------------------------
+
+
+def checks(pair):
+    """Check by check, then what was measured: every notebook in every run of one pair."""
+    parts = []
+    for run in runs(pair):
+        published = [f for k, f in notebooks.available().items() if facts(run, k)]
+        if published:
+            parts += [
+                f"### {marked(run)}",
+                markdown(pd.DataFrame(_check_rows(run, published))),
+                "\n".join(_measured_line(run, file.name[:2]) for file in published),
+            ]
+    if not parts:
+        return f"No notebook has been run on {pair} yet."
+    return paragraphs(*parts, notes([pair]), record(pair))
+
+
+def _check_rows(run, published):
+    """One row per check; a notebook's name and verdict stand in the first of its rows."""
+    rows = []
+    for file in published:
+        known = facts(run, file.name[:2])
+        name = f"[{file.stem}]({_executed(run, file, root='../../')})"
+        verdict = f"**{known['verdict']}**"
+        for check, word in (known.get("checks") or {DASH: DASH}).items():
+            rows.append({"notebook": name, "verdict": verdict, "check": check, "found": word})
+            name = verdict = ""
+    return rows
+
+
+def _measured_line(run, key):
+    """What a notebook measured, on how much, and the pilot's number: an item of a list."""
+    known = facts(run, key)
+    effect = known.get("effect", DASH)
+    return f"- **{key}** {effect} ({sizes(run, key)}). Pilot: {known.get('pilot', DASH)}."
+
+
+def record(pair):
+    """One sentence: the weights, the machine, the libraries and the days of a pair's results."""
+    tables = [f for f in folder(pair).glob("**/[0-9][0-9]_*.parquet") if f.parent.name != "figures"]
+    if not tables:
+        return ""
+    columns = ["revision", "speed", "device", "dtype", "torch", "transformers"]
+    rows = pd.concat([pd.read_parquet(file, columns=columns) for file in tables])
+    of = {name: ", ".join(sorted(rows[name].unique())) for name in columns}
+    return (
+        f"Executed {_days(pair)}on {of['device']} ({of['dtype']}, layers {of['speed']}), torch "
+        f"{of['torch']}, transformers {of['transformers']}; checksums of the weights: "
+        f"{of['revision']}. Every row of the tables in `data/results/{pair}/` carries these."
     )
-    return [stats.bootstrap(both, lambda m: (m[..., 2] / m[..., 3]) / (m[..., 0] / m[..., 1]))]
 
 
-def _accuracies(*methods):
-    return lambda rows: [stats.mean(rows, "score", m) for m in methods]
+def _days(pair):
+    """'on 2026-11-25 ', 'from … to … ', or '' (JupyterLab notes no day)."""
+    files = [json.loads(f.read_text(encoding="utf-8")) for f in folder(pair).glob("**/times.json")]
+    days = sorted({t["date"] for times in files for t in times.values()})
+    if not days:
+        return ""
+    return f"on {days[0]} " if len(days) == 1 else f"from {days[0]} to {days[-1]} "
 
 
-def _ratios(top, bottom, *methods):
-    return lambda rows: [stats.ratio(rows, top, bottom, m) for m in methods]
+@dataclass(frozen=True)
+class Remeasured:
+    """A number of the pilot, the published numbers that measure it again, and why they differ."""
+
+    what: str
+    notebook: str
+    pilot: str
+    names: tuple  # of numbers in the notebook's record; several are shown with arrows between
+    why: str
+    digits: int = 2
+    percent: bool = False
 
 
-def _gain(method, baseline):
-    return lambda rows: [stats.speed_up(rows, method, baseline)]
-
-
-SPEED, ACCEPTED = ("n_tokens", "seconds"), ("accepted", "drafted")
-FIXED, STOPPED = "SP_entropy fixed γ", "SP_entropy entropy stop, cap 12"
-
-# what, the published table that holds it, the pilot's value, how ours is computed, (digits, per cent), why they differ
-LINES = (
-    (
-        "01 · mean entropy, wrong ÷ right answers",
-        "01_answers",
+PILOT = (
+    Remeasured(
+        "mean entropy, wrong ÷ right answers",
+        "01",
         "several times",
-        _entropy_ratio,
-        (2, False),
-        "An answer's mean entropy is moved little by the few tokens at which a draft is unsure: token by token, entropy tells "
-        "on both pairs what the target will reject (AUROC in notebook 01), answer by answer much less on pocket.",
+        ("entropy_ratio",),
+        "An answer's mean entropy is moved little by the few tokens at which a draft is "
+        "unsure: token by token, entropy tells on both pairs what the target will reject "
+        "(AUROC in notebook 01), answer by answer much less on pocket.",
     ),
-    (
-        "02 · tokens by the target at τ = 0.15",
-        "02_selective",
+    Remeasured(
+        "tokens by the target at τ = 0.15",
+        "02",
         "14.2 %",
-        _ratios("target_calls", "n_tokens", "Selective 0.15"),
-        (1, True),
-        "How often H(q) exceeds a fixed τ is a property of the draft: one τ opens different shares on different pairs.",
+        ("target_share",),
+        "How often H(q) exceeds a fixed τ is a property of the draft: one τ opens different "
+        "shares on different pairs.",
+        digits=1,
+        percent=True,
     ),
-    (
-        "02 · accuracy, draft → τ = 0.15 → target",
-        "02_selective",
+    Remeasured(
+        "accuracy, draft → τ = 0.15 → target",
+        "02",
         "20 % → 80 % → 80 %",
-        _accuracies("AS_small", "Selective 0.15", "AS_large"),
-        (0, True),
-        "The pilot's five problems cannot tell its accuracies apart; the pairs' targets differ in what they can do.",
+        ("accuracy_draft", "accuracy_selective", "accuracy_target"),
+        "The pilot's five problems cannot tell its accuracies apart; the pairs' targets "
+        "differ in what they can do.",
+        digits=0,
+        percent=True,
     ),
-    (
-        "03 · tokens/s, AS_large → SP_entropy",
-        "03_times",
+    Remeasured(
+        "tokens/s, AS_large → SP_entropy",
+        "03",
         "27.5 → 21.7",
-        _ratios(*SPEED, "AS_large", "SP_entropy"),
-        (1, False),
+        ("speed_AS_large", "speed_SP_entropy"),
         "Other hardware and other sizes: only ratios can be compared between columns.",
+        digits=1,
     ),
-    (
-        "03 · SP_entropy ÷ AS_large",
-        "03_times",
+    Remeasured(
+        "SP_entropy ÷ AS_large",
+        "03",
         "0.79",
-        _gain("SP_entropy", "AS_large"),
-        (2, False),
-        "Speculation pays when drafting and verifying a block costs less than writing its tokens one by one (the layer tables "
-        "below show the costs here); the pilot's loop was not optimised.",
+        ("entropy_over_large",),
+        "Speculation pays when drafting and verifying a block costs less than writing its "
+        "tokens one by one (the layer tables below show the costs here); the pilot's loop was "
+        "not optimised.",
     ),
-    (
-        "05 · accept ratio, SP → τ = 1",
-        "05_answers",
+    Remeasured(
+        "accept ratio, SP → τ = 1",
+        "05",
         "36.7 % → 37.5 %",
-        _ratios(*ACCEPTED, "SP", "τ = 1"),
-        (1, True),
+        ("accept_SP", "accept_tau_1"),
         "Acceptance depends on how alike the two models are; a τ of 1 changes it little.",
+        digits=1,
+        percent=True,
     ),
-    (
-        "05 · tokens/s, SP → τ = 1",
-        "05_times",
+    Remeasured(
+        "tokens/s, SP → τ = 1",
+        "05",
         "21.2 → 21.4",
-        _ratios(*SPEED, "SP", "τ = 1"),
-        (1, False),
-        "Acceptance hardly changes, so speed should hardly change either; few timed problems leave wide intervals.",
+        ("speed_SP", "speed_tau_1"),
+        "Acceptance hardly changes, so speed should hardly change either; few timed problems "
+        "leave wide intervals.",
+        digits=1,
     ),
-    (
-        "06 · drafted per round, cap 12",
-        "06_answers",
+    Remeasured(
+        "drafted per round, cap 12",
+        "06",
         "3.82",
-        _ratios("drafted", "target_calls", STOPPED),
-        (2, False),
-        "The pocket draft is sure of most of its tokens, so it drafts on longer before its entropy stops it.",
+        ("drafted_per_round",),
+        "The pocket draft is sure of most of its tokens, so it drafts on longer before its "
+        "entropy stops it.",
     ),
-    (
-        "06 · accept ratio, fixed γ → entropy stop",
-        "06_answers",
+    Remeasured(
+        "accept ratio, fixed γ → entropy stop",
+        "06",
         "65.2 % → 79.2 %",
-        _ratios(*ACCEPTED, FIXED, STOPPED),
-        (1, True),
+        ("accept_fixed", "accept_stop"),
         "The direction is the same: stopping where entropy is high wastes fewer drafts.",
+        digits=1,
+        percent=True,
     ),
-    (
-        "06 · tokens/s, fixed γ → entropy stop",
-        "06_times",
+    Remeasured(
+        "tokens/s, fixed γ → entropy stop",
+        "06",
         "21.9 → 23.9",
-        _ratios(*SPEED, FIXED, STOPPED),
-        (1, False),
-        "Fewer wasted drafts buy speed only as far as drafting is the expensive part, and the baseline here is the "
-        "best fixed γ, not one fixed γ.",
+        ("speed_fixed", "speed_stop"),
+        "Fewer wasted drafts buy speed only as far as drafting is the expensive part, and the "
+        "baseline here is the best fixed γ, not one fixed γ.",
+        digits=1,
     ),
 )
 
 
 def pilot_table():
-    """Markdown: one line per number of the pilot (5 problems), with ours, their intervals and sample sizes."""
-    head = ["number", "pilot (5 problems)", *PAIRS, "why they differ"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for what, name, pilot, measure, show, why in LINES:
-        lines.append(
-            "| "
-            + " | ".join([what, pilot, *(_cell(pair, name, measure, *show) for pair in PAIRS), why])
-            + " |"
-        )
-    return "\n".join(lines)
+    """The pilot's numbers beside ours with their sample sizes, and why they differ."""
+    rows = []
+    reasons = []
+    for line in PILOT:
+        row = {"notebook": line.notebook, "number": line.what, "pilot, 5 problems": line.pilot}
+        row |= {marked(pair): _measured_again(pair, line) for pair in PAIRS}
+        rows.append(row)
+        reasons.append(f"- {line.notebook}, {line.what}: {line.why}")
+    return paragraphs(markdown(pd.DataFrame(rows)), notes(), "\n".join(reasons))
 
 
-def _cell(pair, name, measure, digits, percent):
-    """What was measured on one pair, with its sample size and task, or – where its notebook has not been run."""
-    rows = published(pair, name)
-    if rows is None:
-        return "–"
-    found = measure(rows)
-    return (
-        " → ".join(x.show(digits, percent=percent) for x in found)
-        + f"<br>n = {found[0].n}, {rows.task.iloc[0]}"
-    )
+def _measured_again(pair, line):
+    """Our values with arrows between, and on how many problems; – where there is none."""
+    found = [number(pair, line.notebook, name) for name in line.names]
+    known = [interval for interval in found if interval]
+    if not known:
+        return DASH
+    values = [shown(pair, line.notebook, n, line.digits, line.percent) for n in line.names]
+    return f"{' → '.join(values)} (n = {known[0].n})"
 
 
-def task_table(run):
-    """Markdown: what notebook 08 found for each task of one pair (or PAIR/RUN), the one with most to gain first."""
-    rows, times = published(run, "08_answers"), published(run, "08_times")
-    if rows is None:
-        return f"Notebook 08 has not been run on {run} yet."
-    tau, own = (
-        times[times.method == "SP_entropy"].tau.iloc[0],
-        times[times.method == "SP_entropy own τ"].groupby("task").tau.first(),
-    )
-    found = {
-        name: [
-            stats.ratio(rows[rows.task == name], *ACCEPTED, "SP"),
-            *(stats.speed_up(part, m, "AS_large") for m in ("SP", "SP_entropy")),
+def time_table():
+    """What each notebook took, per pair: seconds."""
+    rows = []
+    for pair in PAIRS:
+        times = _times(pair)
+        if times:
+            row = {"seconds": f"{marked(pair)}, {_machine(times)}"}
+            row |= {name[:2]: t["seconds"] for name, t in sorted(times.items())}
+            rows.append(row)
+    return markdown(pd.DataFrame(rows)) if rows else "No notebook has been timed yet."
+
+
+RACE = ("method", "tokens/s", "÷ AS_large", "÷ best peer", "draft", "verify", "host")
+
+
+def benchmark():
+    """The race of `make bench` and the cost of the linear layers, one pair after the other."""
+    return paragraphs(*(_benchmark(pair) for pair in PAIRS), notes())
+
+
+def _benchmark(pair):
+    known = facts(pair, "bench")
+    if not known:
+        return f"The benchmark has not been run on {pair} yet."
+    race = pd.DataFrame(known["table"]).reindex(columns=RACE)
+    gammas = ", ".join(f"{name} {gamma}" for name, gamma in known["gammas"].items())
+    achieved = ", ".join(f"{name} {share:.2f}" for name, share in known["achieved"].items())
+    layers = []
+    for model, milliseconds in known["linears"].items():
+        layers += [
+            f"All linear layers of the {model}, milliseconds, by how many tokens go through at "
+            "once:",
+            markdown(_layers(milliseconds)),
         ]
-        for name, part in times.groupby("task")
+    return paragraphs(
+        f"### {marked(pair)}",
+        f"{known['n']} problems of {known['task']}, one answer at a time, {known['device']}, torch "
+        f"{known['torch']}, transformers {known['transformers']}:",
+        markdown(race),
+        f"Best γ (cap of the dynamic one): {gammas}. Achieved ÷ limit: {achieved}. Peak memory of "
+        f"our methods {known['peak_gib']:.1f} GiB.",
+        *layers,
+    )
+
+
+def _layers(milliseconds):
+    """Milliseconds by kind of layer and number of tokens (dict of dicts) as a table of texts."""
+
+    def text(value):
+        return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+    rows = []
+    for kind, by_width in milliseconds.items():
+        rows.append({"linear layers": kind} | {width: text(ms) for width, ms in by_width.items()})
+    return pd.DataFrame(rows)
+
+
+# ---- data/results/DEPLOYING.md -----------------------------------------------------------------
+
+
+def speed_table():
+    """What notebook 03 found in each run: what speculation buys, and what relaxing it adds."""
+    rows = [_speed_row(run) for run in every_run() if facts(run, "03")]
+    if not rows:
+        return "Notebook 03 has not been run yet."
+    samples = [f"{run} {sizes(run, '03')}" for run in every_run() if facts(run, "03")]
+    return paragraphs(markdown(pd.DataFrame(rows)), f"Sizes: {'; '.join(samples)}.", notes())
+
+
+def _speed_row(run):
+    known = facts(run, "03")
+    gammas = known.get("gammas", {})
+    change = partial(shown, run, "03", digits=1, percent=True)
+    return {
+        "pair": marked(run),
+        "task": known.get("task", DASH),
+        "T": f"{known['temperature']:g}" if "temperature" in known else DASH,
+        "γ of SP, SP_entropy": ", ".join(str(gammas.get(m, DASH)) for m in ("SP", "SP_entropy")),
+        "SP accepts": shown(run, "03", "accept_SP", 0, percent=True),
+        "SP ÷ AS_large": shown(run, "03", "sp_over_large"),
+        "SP_entropy ÷ SP": shown(run, "03", "entropy_over_sp"),
+        "accuracy, SP − AS_large": change("accuracy_sp_minus_large"),
+        "accuracy, SP_entropy − SP": change("accuracy_change"),
+        "answers that may differ": change("certificate"),
     }
-    lines = [
-        f"| task | SP accepts | SP ÷ AS_large | SP_entropy (τ = {tau:g}) ÷ AS_large | score, SP_entropy − SP | the task's own τ, nats |",
-        "|---" * 6 + "|",
-    ]
-    for name, (accepted, *gains) in sorted(found.items(), key=lambda item: -item[1][1].estimate):
-        lines.append(
-            f"| {name} | {accepted.show(0, percent=True)} | {' | '.join(g.show(2) for g in gains)} "
-            f"| {_changed(rows[rows.task == name])} | {own[name]:.2f} |"
-        )
-    per_task = rows.groupby("task").problem_id.nunique().max()
-    head = f"**`{run}`**, γ = {times.gamma.max()}, {per_task} problems per task, {times.groupby('task').problem_id.nunique().max()} of them timed, "
-    head += f"for at most {times.max_new_tokens.max()} tokens:"
-    return "\n".join([head, "", *lines])
 
 
-def _changed(rows):
-    """SP_entropy's score minus SP's on one task, if all of its answers have a score."""
-    found = (
-        stats.NO_JUDGE
-        if rows.score.isna().any()
-        else stats.difference(rows, "score", "SP_entropy", "SP")
-    )
-    return found.show(1, percent=True)
-
-
-def tau_table(run):
-    """Markdown: what each gate of notebook 05 buys and costs against the strict rule on one pair (or PAIR/RUN)."""
-    rows, times = published(run, "05_answers"), published(run, "05_times")
-    if rows is None:
-        return f"Notebook 05 has not been run on {run} yet."
-    gates = [m for m in rows.method.unique() if m.startswith("τ = ")]
-    lines = [
-        "| gate, nats | tokens/s ÷ SP | accuracy − SP | answers that may differ from SP's |",
-        "|---|---|---|---|",
-    ]
-    changed = rows.assign(changed=(rows.rescued > 0).astype(float))
-    for m in gates:
-        lines.append(
-            f"| {m} | {stats.speed_up(times, m, 'SP').show(2)} | {stats.difference(rows, 'score', m, 'SP').show(1, percent=True)} "
-            f"| {stats.mean(changed, 'changed', m).show(1, percent=True)} |"
-        )
-    head = f"**`{run}`**, {rows.task.iloc[0]}, {rows.problem_id.nunique()} problems, {times.problem_id.nunique()} of them timed:"
-    return "\n".join([head, "", *lines])
-
-
-def gamma_table(run):
-    """Markdown: tokens per second at each block length of notebook 03's tuning problems, SP and SP_entropy."""
-    times = published(run, "03_times")
-    if times is None:
-        return f"Notebook 03 has not been run on {run} yet."
-    tuned = times[times.method.str.contains(" γ=")]
-    gammas = sorted(tuned.gamma.unique())
-    lines = [
-        "| rule | " + " | ".join(f"γ = {g}" for g in gammas) + " |",
-        "|---" * (len(gammas) + 1) + "|",
-    ]
-    lines += [
-        f"| {rule} | "
-        + " | ".join(
-            stats.ratio(tuned, "n_tokens", "seconds", f"{rule} γ={g}").show(1) for g in gammas
-        )
-        + " |"
-        for rule in ("SP", "SP_entropy")
-    ]
-    return "\n".join(
-        [
-            f"**`{run}`**, tokens per second, {tuned.task.iloc[0]}, {tuned.problem_id.nunique()} problems:",
-            "",
-            *lines,
-        ]
-    )
-
-
-def speed_table(pair):
-    """Markdown: what notebook 03 found in each run of a pair: what speculation buys by task and temperature, and what relaxing adds."""
-    found = [(run, published(run, "03_times"), published(run, "03_accuracy")) for run in runs(pair)]
-    lines = [
-        "| task, temperature | γ of SP, SP_entropy | SP accepts | SP ÷ AS_large | SP_entropy ÷ SP | accuracy, SP − AS_large "
-        "| accuracy, SP_entropy − SP | answers that may differ from SP's |",
-        "|---" * 8 + "|",
-    ]
-    for _, times, rows in sorted(
-        (f for f in found if f[1] is not None),
-        key=lambda f: (f[1].task.iloc[0], -f[1].temperature.iloc[0]),
-    ):
-        changed = rows.assign(changed=(rows.rescued > 0).astype(float))
-        gammas = [str(times[times.method == m].gamma.iloc[0]) for m in ("SP", "SP_entropy")]
-        cells = [
-            f"{rows.task.iloc[0]}, {rows.temperature.iloc[0]:g}",
-            ", ".join(gammas),
-            stats.ratio(times, *ACCEPTED, "SP").show(0, percent=True),
-            stats.speed_up(times, "SP", "AS_large").show(2),
-            stats.speed_up(times, "SP_entropy", "SP").show(2),
-            *(
-                stats.difference(rows, "score", *both).show(1, percent=True)
-                for both in (("SP", "AS_large"), ("SP_entropy", "SP"))
-            ),
-            stats.mean(changed, "changed", "SP_entropy").show(1, percent=True),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    if len(lines) == 2:
-        return f"Notebook 03 has not been run on {pair} yet."
-    sizes = [rows.problem_id.nunique() for _, _, rows in found if rows is not None]
-    timed = [
-        times[times.method == "SP"].problem_id.nunique()
-        for _, times, _ in found
-        if times is not None
-    ]
-    return "\n".join(
-        [
-            f"**`{pair}`**, τ = {found[0][1].tau.max():g}, {_span(sizes)} problems per line, {_span(timed)} of them timed:",
-            "",
-            *lines,
-        ]
-    )
-
-
-def _span(counts):
-    return f"{min(counts)} to {max(counts)}" if len(set(counts)) > 1 else f"{counts[0]}"
-
-
-def short_answer(pair):
-    """Markdown: one sentence on what SP and SP_entropy bought and cost on a pair, from notebook 03 and the benchmark."""
-    times, rows, results = (
-        published(pair, "03_times"),
-        published(pair, "03_accuracy"),
-        common.OUT / "data" / "results" / pair,
-    )
-    if times is None:
-        return f"- Notebook 03 has not been run on {pair} yet."
-    checks, bench = json.loads((results / "03.json").read_text())["checks"], results / "bench.json"
-    gamma = {m: times[times.method == m].gamma.iloc[0] for m in ("SP", "SP_entropy")}
-    memory = f", in {json.loads(bench.read_text())['peak_gib']:.1f} GiB" if bench.exists() else ""
-    return (
-        f"- **`{pair}`** ({rows.task.iloc[0]}, temperature {rows.temperature.iloc[0]:g}): SP with γ = {gamma['SP']} makes "
-        f"{stats.speed_up(times, 'SP', 'AS_large').show(2)} times the tokens per second of the target alone{memory}. SP_entropy with "
-        f"γ = {gamma['SP_entropy']} and τ = {times.tau.max():g} makes {stats.speed_up(times, 'SP_entropy', 'SP').show(2)} times SP's and changes accuracy by "
-        f"{stats.difference(rows, 'score', 'SP_entropy', 'SP').show(1, percent=True)}. "
-        + "; ".join(f"{c}: *{w}*" for c, w in checks.items())
-        + "."
-        + _against(published(pair, "05_answers"))
-    )
-
-
-def _against(rows):
-    """What the entropy gate's accuracy is against random positions and the clip, at equal acceptance; nothing where 05 has not been run."""
-    if rows is None:
-        return ""
-    random, clip = (
-        stats.difference(rows, "score", "entropy gate, √", m).show(1, percent=True)
-        for m in ("random gate, √", "KL-optimal clip")
-    )
-    return f" At equal acceptance the entropy gate's accuracy minus that of random positions is {random}, minus the clip's {clip}."
-
-
-def equal_table(run):
-    """Markdown: the entropy gate against its rivals at equal acceptance (notebook 05): accuracy, and KL as a multiple of the clip's."""
-    rows, read = published(run, "05_answers"), published(run, "05_rules")
-    if rows is None:
-        return f"Notebook 05 has not been run on {run} yet."
-    rivals = [
-        m
-        for m in rows.method.unique()
-        if f"{m}|1" in set(read.rule) and not m.startswith("entropy")
-    ]
-    sums = read.assign(one=1.0).pivot_table(
-        index="problem_id", columns="rule", values=["accept", "kl", "one"], aggfunc="sum"
-    )
-    settings = {
-        m: [r for r in read.rule.unique() if r.startswith(f"{m}|")]
-        for m in ("entropy gate, √", *rivals)
-    }
-    where = {column: i for i, column in enumerate(sums.columns)}
-
-    def kl(means, name):
-        """KL of a family per position where it accepts as much as the gate: means (..., columns) -> (...)."""
-        at = lambda kind, r: means[..., where[kind, r]] / means[..., where["one", r]]  # noqa: E731
-        x, y = (
-            np.stack([at(kind, r) for r in settings[name]], -1).reshape(-1, len(settings[name]))
-            for kind in ("accept", "kl")
-        )
-        goal = np.reshape(at("accept", "control"), -1)
-        return np.reshape(
-            [np.interp(g, *zip(*sorted(zip(a, b)))) for g, a, b in zip(goal, x, y)],
-            means.shape[:-1],
-        )
-
-    lines = [
-        "| at equal acceptance, the entropy gate against | acceptance reached | its accuracy − the rival's | rival's KL ÷ the clip's |",
-        "|---|---|---|---|",
-    ]
-    for m in settings:
-        against = (
-            stats.difference(rows, "score", "entropy gate, √", m).show(1, percent=True)
-            if m in rivals
-            else "(itself)"
-        )
-        ratio = stats.bootstrap(
-            sums, lambda means, m=m: kl(means, m) / kl(means, "KL-optimal clip"), n_boot=400
-        )
-        lines.append(
-            f"| {m} | {stats.ratio(rows, *ACCEPTED, m).show(1, percent=True)} | {against} | {ratio.show(2)} |"
-        )
-    head = f"**`{run}`**, {rows.task.iloc[0]}, {rows.problem_id.nunique()} problems, {read.problem_id.nunique()} answers read for KL:"
-    return "\n".join([head, "", *lines])
+gate_table = partial(stacked, "05", "gates")
+gamma_table = partial(stacked, "03", "gammas")
+equal_table = partial(stacked, "05", "equal")
+task_table = partial(stacked, "08", "tasks")

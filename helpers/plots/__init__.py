@@ -8,6 +8,7 @@ from helpers.plots.blocks import aggressive, policies, wasted
 from helpers.plots.damage import FATES, fates, fork_harm, rescue_cost
 from helpers.plots.drawing import draw, redraw
 from helpers.plots.entropy import answer_entropy, divergence_curve, signal_roc
+from helpers.plots.first_picture import two_rules
 from helpers.plots.selective import selective_curve
 from helpers.plots.speakers import confusion, strip
 from helpers.plots.speed import PANELS, benchmark, gamma_speed, growth, race

@@ -18,6 +18,7 @@ from helpers.plots import (
     blocks,
     damage,
     entropy,
+    first_picture,
     selective,
     speakers,
     speed,
@@ -27,7 +28,17 @@ from helpers.plots import (
 from helpers.stats import Interval
 
 # every file of figures, to find the function that a kept figure names
-FAMILIES = (entropy, selective, speed, damage, threshold, blocks, across_tasks, speakers)
+FAMILIES = (
+    first_picture,
+    entropy,
+    selective,
+    speed,
+    damage,
+    threshold,
+    blocks,
+    across_tasks,
+    speakers,
+)
 
 
 def draw(function, name, pair, **arguments):

@@ -1,0 +1,270 @@
+"""The generated pages: rendered from the published record, short, never behind it."""
+
+import re
+
+import nbformat
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from helpers import common, models, store
+from helpers.make import first_picture, notebooks, readme, summary
+from helpers.stats import Interval
+
+NOTE = "made with a draft whose int8 layers doubled its entropy; to be replaced"
+
+
+@pytest.fixture
+def record(tmp_path, monkeypatch):
+    """An empty data/results, and a function that publishes made-up facts of a run into it."""
+    monkeypatch.setattr(common, "OUT", tmp_path)
+
+    def publish(run, name, **facts):
+        pair, _, settings = run.partition("/")
+        monkeypatch.setenv("SP_RUN", settings)
+        known = {"verdict": "holds", "task": "sums", "n": 6, "timed": 4, "temperature": 1.0}
+        store.publish_facts(pair, name, **(known | facts))
+
+    return publish
+
+
+def interval(estimate, width=0.05):
+    return Interval(estimate, estimate - width, estimate + width, 6)
+
+
+def cells(markdown):
+    """The cells of the tables in a Markdown text, one list per row, without heads and rules."""
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    split = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+    return [row for i, row in enumerate(split) if i and not row[0].startswith(":-")]
+
+
+# ---- what stands in the repository -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", readme.PAGES)
+def test_a_page_is_not_behind_the_record(page, monkeypatch):
+    """A notebook of the reader's own that no `make all` has executed yet need not be there."""
+    first_page = (ROOT / "README.md").read_text(encoding="utf-8")
+    executed = {k: f for k, f in notebooks.available().items() if f"[{f.stem}]" in first_page}
+    assert len(executed) >= 9
+    monkeypatch.setattr(notebooks, "available", lambda: executed)
+    assert readme.filled(page) == (ROOT / page).read_text(encoding="utf-8"), "run make readme"
+
+
+def test_the_readme_is_short():
+    """At most 10 kB, not counting the rows and links of notebooks of the reader's own."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines(keepends=True)
+    ours = [line for line in lines if not re.match(r"(\| )?\[[1-9]\d", line)]
+    assert len("".join(ours).encode()) <= 10_000
+    assert max(len(line.rstrip("\n")) for line in lines if line.startswith("|")) <= 160
+
+
+@pytest.mark.parametrize("page", readme.PAGES)
+def test_every_link_of_a_page_leads_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r"^\[[^\]]+\]: (\S+)", text, re.M)
+    local = [link for link in links if "://" not in link]
+    assert local
+    assert [link for link in local if not ((ROOT / page).parent / link).exists()] == []
+
+
+def test_the_real_pairs_results_say_what_they_were_made_with():
+    """Wherever a page names the real pair's results with ¹, the sentence stands on the page."""
+    for page in ("README.md", "data/results/README.md", "data/results/DEPLOYING.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        marked = summary.note("qwen2.5-coder")
+        assert ("qwen2.5-coder¹" in text) == bool(marked)
+        assert marked in text
+
+
+def test_every_setting_of_the_code_is_in_the_table():
+    text = (ROOT / "helpers/README.md").read_text(encoding="utf-8")
+    table = set(re.findall(r"^\| `(SP_\w+)`", text, re.M))
+    files = [*(ROOT / "helpers").rglob("*.py"), *(ROOT / "tests/browser").glob("*.py")]
+    code = "\n".join(file.read_text(encoding="utf-8") for file in [*files, ROOT / "Makefile"])
+    assert table == set(re.findall(r"\bSP_[A-Z][A-Z_]+\b", code))
+
+
+def test_the_map_names_every_file():
+    text = (ROOT / "helpers/README.md").read_text(encoding="utf-8")
+    files = [*(ROOT / "helpers").rglob("*.py"), *(ROOT / "helpers").rglob("*.js")]
+    names = {str(f.relative_to(ROOT / "helpers")) for f in files if f.name != "__init__.py"}
+    assert {name for name in names if f"]({name})" not in text} == set()
+
+
+# ---- places ------------------------------------------------------------------------------------
+
+
+def test_only_what_stands_between_the_marks_is_replaced():
+    text = "one\n<!-- a -->\nold\n<!-- /a -->\ntwo\n"
+    new = readme.fill(text, "a", "| new |")
+    assert new == "one\n<!-- a -->\n\n| new |\n\n<!-- /a -->\ntwo\n"
+    assert readme.fill(new, "a", "| new |") == new
+    with pytest.raises(ValueError, match="PAGE.md has no place marked <!-- moon -->"):
+        readme.fill(text, "moon", "", "PAGE.md")
+
+
+def test_a_table_keeps_its_texts():
+    """Numbers stay as they were written, a bar inside a cell is no border, a gap is a dash."""
+    frame = pd.DataFrame({"a": ["1.00", "|x|"], "b": ["0.50 [0.4, 0.6]", None]})
+    assert cells(summary.markdown(frame)) == [["1.00", "0.50 [0.4, 0.6]"], ["\\|x\\|", "–"]]
+
+
+# ---- from the record ---------------------------------------------------------------------------
+
+
+def test_nothing_published_crashes_no_page(record):
+    for page, places in readme.PAGES.items():
+        for name, body in places.items():
+            assert body().strip(), f"{name} of {page} is empty"
+    assert "speed –" in summary.answer()
+    assert cells(summary.verdict_table())[0][2:] == ["–", "–"]
+
+
+def test_a_record_without_numbers_crashes_no_page(record):
+    for pair in summary.PAIRS:
+        for number in notebooks.available():
+            record(pair, number)
+    for places in readme.PAGES.values():
+        for body in places.values():
+            assert body()
+    assert "SP_entropy against SP.** *pocket*: speed –; accuracy –" in summary.answer()
+    assert set(cells(summary.speed_table())[0][4:]) == {"–"}
+
+
+def test_the_answer_says_on_which_side_of_no_difference_an_interval_lies(record, tmp_path):
+    record(
+        "pocket",
+        "03",
+        numbers={
+            "sp_over_large": interval(2.27),
+            "entropy_over_sp": interval(1.01),
+            "accuracy_change": interval(-0.1),
+        },
+    )
+    record("pocket", "05", numbers={"over_random": interval(0.2)})
+    record("qwen2.5-coder", "03", numbers={"sp_over_large": interval(0.8)})
+    (tmp_path / "data/results/qwen2.5-coder/note.txt").write_text(f"{NOTE}\n")
+    first, second, third = summary.answer().splitlines()[:3]
+    assert "*pocket*: faster, 2.27 [2.22, 2.32] ×" in first
+    assert "*qwen2.5-coder¹*: slower, 0.80 [0.75, 0.85] ×" in first
+    assert (
+        "*pocket*: undecided, 1.01 [0.96, 1.06] ×; less accurate, -10.0 % [-15.0, -5.0]" in second
+    )
+    assert "*pocket*: more accurate, 20.0 % [15.0, 25.0]. *qwen2.5-coder¹*: accuracy –." in third
+    assert summary.answer().endswith(f"¹ qwen2.5-coder: {NOTE}.")
+
+
+def test_the_readmes_rows_are_one_word_a_pair_and_every_word_is_a_link(record):
+    record("pocket", "01", claim="Entropy marks errors")
+    record("pocket", "02", verdict="does not hold", claim="x " * 200)
+    record("qwen2.5-coder", "01", verdict="undecided at this sample size")
+    table = summary.verdict_table()
+    first, second = cells(table)[:2]
+    assert first[1:] == ["Entropy marks errors", "[holds][01]", "[undecided][01 real]"]
+    assert second[2:] == ["[refuted][02]", "–"] and second[1].endswith("x …")
+    assert max(len(line) for line in table.splitlines() if line.startswith("|")) <= 160
+    links = dict(re.findall(r"^\[(.+?)\]: (\S+)$", table, re.M))
+    assert links["01"] == "notebooks/01_entropy_vs_errors.ipynb"
+    assert links["01 real"] == "data/results/qwen2.5-coder/notebooks/01_entropy_vs_errors.ipynb"
+
+
+def test_tables_of_several_runs_stand_under_one_another(record):
+    """Block lengths are in order, also those that only the second pair has."""
+    short = pd.DataFrame([["SP", "7.0"]], columns=["rule", "γ = 4"])
+    long = pd.DataFrame([["SP", "8.0", "9.0"]], columns=["rule", "γ = 2", "γ = 12"])
+    record("pocket", "03", tables={"gammas": long})
+    record("qwen2.5-coder/cold", "03", tables={"gammas": short}, task="gsm8k", timed=None)
+    text = summary.gamma_table()
+    head = [cell.strip() for cell in text.splitlines()[0].strip("|").split("|")]
+    assert head == ["pair", "rule", "γ = 2", "γ = 4", "γ = 12"]
+    assert cells(text) == [
+        ["pocket", "SP", "8.0", "–", "9.0"],
+        ["qwen2.5-coder/cold", "SP", "–", "7.0", "–"],
+    ]
+    assert "Sizes: pocket sums, 6 problems, 4 of them timed; " in text
+    assert "qwen2.5-coder/cold gsm8k, 6 problems." in text
+
+
+def test_a_run_is_a_row_of_the_speed_table(record):
+    numbers = {"sp_over_large": interval(1.5), "certificate": interval(0.3)}
+    gammas = {"SP": 2, "SP_entropy": 4}
+    record("qwen2.5-coder", "03", numbers=numbers, gammas=gammas)
+    record("qwen2.5-coder/cold", "03", temperature=0.0)
+    warm, cold = cells(summary.speed_table())
+    assert warm[:4] == ["qwen2.5-coder", "sums", "1", "2, 4"]
+    assert warm[5] == "1.50 [1.45, 1.55]" and warm[-1] == "30.0 % [25.0, 35.0]"
+    assert cold[:4] == ["qwen2.5-coder/cold", "sums", "0", "–, –"]
+
+
+def test_every_check_has_a_row_and_a_notebook_is_named_once(record):
+    record(
+        "pocket",
+        "01",
+        checks={"it is fast": "holds", "it is good": "does not hold"},
+        verdict="does not hold",
+        effect="2 times",
+        pilot="3 times",
+    )
+    text = summary.checks("pocket")
+    rows = cells(text)
+    link = "[01_entropy_vs_errors](../../notebooks/01_entropy_vs_errors.ipynb)"
+    assert rows[0] == [link, "**does not hold**", "it is fast", "holds"]
+    assert rows[1] == ["", "", "it is good", "does not hold"]
+    assert "- **01** 2 times (sums, 6 problems, 4 of them timed). Pilot: 3 times." in text
+
+
+def test_the_pilots_numbers_stand_beside_ours(record):
+    numbers = {"accept_SP": interval(0.5), "accept_tau_1": interval(0.6)}
+    record("pocket", "05", numbers=numbers)
+    rows = {row[1]: row for row in cells(summary.pilot_table())}
+    line = rows["accept ratio, SP → τ = 1"]
+    assert line[2] == "36.7 % → 37.5 %"
+    assert line[3:] == ["50.0 % [45.0, 55.0] → 60.0 % [55.0, 65.0] (n = 6)", "–"]
+    assert len(rows) == len(summary.PILOT)
+
+
+def test_an_interval_without_a_number_says_why(record):
+    missing = Interval(float("nan"), float("nan"), float("nan"), 0, "no judge")
+    record("pocket", "03", numbers={"accuracy_change": missing})
+    assert "accuracy undecided, no judge" in summary.answer()
+    assert "no judge" in summary.speed_table()
+
+
+def test_one_published_notebook_is_enough_for_the_record(record, tmp_path):
+    """A notebook without timings, run in JupyterLab, leaves neither a table of times nor a day."""
+    record("mine", "01", effect="2 times")
+    made_with = {
+        "revision": "abc",
+        "speed": "fast",
+        "device": "cpu",
+        "dtype": "float32",
+        "torch": "2",
+        "transformers": "5",
+    }
+    store.write_table(tmp_path / "data/results/mine/01_answers.parquet", pd.DataFrame([made_with]))
+    text = summary.checks("mine")
+    assert "Executed on cpu (float32, layers fast)" in text
+    assert text.endswith("`data/results/mine/` carries these.")
+
+
+def test_a_notebook_without_a_title_still_has_a_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "11_bare.ipynb")
+    assert cells(summary.verdict_table()) == [["[11_bare][11]", "", "–", "–"]]
+
+
+# ---- the picture -------------------------------------------------------------------------------
+
+
+def test_the_first_picture_is_of_what_the_models_do(tmp_path, monkeypatch):
+    """The kept tokens and fates are those of a fresh run, and all fates occur."""
+    monkeypatch.setattr(common, "CACHE", tmp_path)
+    arguments = first_picture.arguments(models.load_pair("pocket"))
+    folder = ROOT / "data/results/pocket/figures"
+    for name in ("strict", "relaxed"):
+        kept = pd.read_parquet(folder / f"strict_and_relaxed.{name}.parquet")
+        assert arguments[name][["text", "fate"]].equals(kept[["text", "fate"]])
+    assert set(arguments["relaxed"].fate) == {"kept", "target", "rejected", "rescued"}
+    assert arguments["right"] == [True, False]
