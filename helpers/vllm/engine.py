@@ -27,7 +27,7 @@ from transformers import GenerationConfig
 
 from helpers import common, experiments, models, stats, store, tasks
 from helpers.common import track
-from helpers.decoding.batch import Generation
+from helpers.decoding.batch import Generation, cut_at_stop
 from helpers.methods import Autoregressive, EntropyStop, Sampling, Speculative
 from helpers.models import pairs
 from helpers.vllm import layout, plugin
@@ -244,8 +244,7 @@ class VLLMEngine:
             finish = "eos"
         text = self.unloaded.decode(tokens[:-1] if finish == "eos" else tokens)
         if finish == "stop":
-            for end in stop:
-                text = text.split(end)[0]
+            text = cut_at_stop(text, stop)
         # The first token comes out of reading the prompt; it is charged like one of the others.
         # An answer of one token has no others, and costs what its prompt did.
         others = max(len(tokens) - 1, 1)
