@@ -150,9 +150,11 @@ def test_the_answer_says_on_which_side_of_no_difference_an_interval_lies(record,
     assert "*pocket*: faster, 2.27 [2.22, 2.32] ×" in first
     assert "*qwen2.5-coder¹*: slower, 0.80 [0.75, 0.85] ×" in first
     assert (
-        "*pocket*: undecided, 1.01 [0.96, 1.06] ×; less accurate, -10.0 % [-15.0, -5.0]" in second
+        "*pocket*: speed undecided, 1.01 [0.96, 1.06] ×; less accurate, -10.0 % [-15.0, -5.0]"
+        in second
     )
     assert "*pocket*: more accurate, 20.0 % [15.0, 25.0]. *qwen2.5-coder¹*: accuracy –." in third
+    assert "pocket: sums, 6 problems, 4 of them timed; 6 problems in the third" in summary.answer()
     assert summary.answer().endswith(f"¹ qwen2.5-coder: {NOTE}.")
 
 
@@ -174,7 +176,7 @@ def test_tables_of_several_runs_stand_under_one_another(record):
     """Block lengths are in order, also those that only the second pair has."""
     short = pd.DataFrame([["SP", "7.0"]], columns=["rule", "γ = 4"])
     long = pd.DataFrame([["SP", "8.0", "9.0"]], columns=["rule", "γ = 2", "γ = 12"])
-    record("pocket", "03", tables={"gammas": long})
+    record("pocket", "03", tables={"gammas": long}, n_tune=15)
     record("qwen2.5-coder/cold", "03", tables={"gammas": short}, task="gsm8k", timed=None)
     text = summary.gamma_table()
     head = [cell.strip() for cell in text.splitlines()[0].strip("|").split("|")]
@@ -183,8 +185,8 @@ def test_tables_of_several_runs_stand_under_one_another(record):
         ["pocket", "SP", "8.0", "–", "9.0"],
         ["qwen2.5-coder/cold", "SP", "–", "7.0", "–"],
     ]
-    assert "Sizes: pocket sums, 6 problems, 4 of them timed; " in text
-    assert "qwen2.5-coder/cold gsm8k, 6 problems." in text
+    assert "Sizes: pocket: sums, 15 tuning problems; " in text
+    assert "qwen2.5-coder/cold: gsm8k, – tuning problems." in text
 
 
 def test_a_run_is_a_row_of_the_speed_table(record):
@@ -195,6 +197,7 @@ def test_a_run_is_a_row_of_the_speed_table(record):
     warm, cold = cells(summary.speed_table())
     assert warm[:4] == ["qwen2.5-coder", "sums", "1", "2, 4"]
     assert warm[5] == "1.50 [1.45, 1.55]" and warm[-1] == "30.0 % [25.0, 35.0]"
+    assert "qwen2.5-coder: sums, 6 problems, 4 of them timed; " in summary.speed_table()
     assert cold[:4] == ["qwen2.5-coder/cold", "sums", "0", "–, –"]
 
 

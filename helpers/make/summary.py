@@ -105,8 +105,17 @@ def sizes(run, notebook):
     return f"{text}, {known['timed']} of them timed" if known.get("timed") else text
 
 
-def stacked(notebook, name):
-    """One Markdown table of a table that a notebook published in several runs, with their sizes."""
+def tuning_size(run, notebook):
+    """On how many problems settings were tuned; none of them is among those reported."""
+    known = facts(run, notebook)
+    return f"{known.get('task', DASH)}, {known.get('n_tune', DASH)} tuning problems"
+
+
+def stacked(notebook, name, sizes=sizes):
+    """One Markdown table of a table that a notebook published in several runs.
+
+    sizes: (run, notebook) -> how many problems are behind it, in words.
+    """
     frames = []
     samples = []
     for run in every_run():
@@ -114,7 +123,7 @@ def stacked(notebook, name):
         if frame is not None:
             frame.insert(0, "pair", marked(run))
             frames.append(frame)
-            samples.append(f"{run} {sizes(run, notebook)}")
+            samples.append(f"{run}: {sizes(run, notebook)}")
     if not frames:
         return f"Notebook {notebook} has not published this table yet."
     together = pd.concat(frames, ignore_index=True)
@@ -131,10 +140,10 @@ def _block_length(column):
 # ---- README.md ---------------------------------------------------------------------------------
 
 
-def _against(interval, middle, above, below):
-    """In a word, on which side of `middle` an interval lies."""
+def _against(interval, middle, above, below, undecided):
+    """In words, on which side of `middle` an interval lies."""
     if interval.missing or interval.low <= middle <= interval.high:
-        return "undecided"
+        return undecided
     return above if interval.low > middle else below
 
 
@@ -143,7 +152,7 @@ def _speed(run, name):
     gain = number(run, "03", name)
     if gain is None:
         return f"speed {DASH}"
-    return f"{_against(gain, 1, 'faster', 'slower')}, {gain.show(2)} ×"
+    return f"{_against(gain, 1, 'faster', 'slower', 'speed undecided')}, {gain.show(2)} ×"
 
 
 def _accuracy(run, notebook, name):
@@ -151,8 +160,7 @@ def _accuracy(run, notebook, name):
     change = number(run, notebook, name)
     if change is None:
         return f"accuracy {DASH}"
-    word = _against(change, 0, "more accurate", "less accurate")
-    word = "accuracy undecided" if word == "undecided" else word
+    word = _against(change, 0, "more accurate", "less accurate", "accuracy undecided")
     return f"{word}, {change.show(1, percent=True)}"
 
 
@@ -177,7 +185,16 @@ def answer():
     for question, found in questions.items():
         each = ". ".join(f"*{marked(pair)}*: {found(pair)}" for pair in PAIRS)
         lines.append(f"- **{question}.** {each}.")
-    return paragraphs("\n".join(lines), notes())
+    return paragraphs("\n".join(lines), f"Sizes: {_sizes_of_the_answer()}.", notes())
+
+
+def _sizes_of_the_answer():
+    """The first two lines are from notebook 03, the third one is from notebook 05."""
+    each = []
+    for pair in PAIRS:
+        third = facts(pair, "05").get("n", DASH)
+        each.append(f"{pair}: {sizes(pair, '03')}; {third} problems in the third line")
+    return ". ".join(each)
 
 
 def claim(file, run="pocket"):
@@ -491,7 +508,7 @@ def speed_table():
     rows = [_speed_row(run) for run in every_run() if facts(run, "03")]
     if not rows:
         return "Notebook 03 has not been run yet."
-    samples = [f"{run} {sizes(run, '03')}" for run in every_run() if facts(run, "03")]
+    samples = [f"{run}: {sizes(run, '03')}" for run in every_run() if facts(run, "03")]
     return paragraphs(markdown(pd.DataFrame(rows)), f"Sizes: {'; '.join(samples)}.", notes())
 
 
@@ -514,6 +531,6 @@ def _speed_row(run):
 
 
 gate_table = partial(stacked, "05", "gates")
-gamma_table = partial(stacked, "03", "gammas")
+gamma_table = partial(stacked, "03", "gammas", tuning_size)
 equal_table = partial(stacked, "05", "equal")
 task_table = partial(stacked, "08", "tasks")
