@@ -34,9 +34,12 @@ def interval(estimate, width=0.05):
 
 def cells(markdown):
     """The cells of the tables in a Markdown text, one list per row, without heads and rules."""
-    rows = [line for line in markdown.splitlines() if line.startswith("|")]
-    split = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
-    return [row for i, row in enumerate(split) if i and not row[0].startswith(":-")]
+    lines = markdown.splitlines()
+    rows = []
+    for line, below in zip(lines, [*lines[1:], ""]):
+        if line.startswith("| ") and not below.startswith("|:-"):
+            rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    return rows
 
 
 # ---- what stands in the repository -------------------------------------------------------------
@@ -130,7 +133,7 @@ def test_a_record_without_numbers_crashes_no_page(record):
         for body in places.values():
             assert body()
     assert "SP_entropy against SP.** *pocket*: speed –; accuracy –" in summary.answer()
-    assert set(cells(summary.speed_table())[0][4:]) == {"–"}
+    assert set(cells(summary.speed_table())[0][5:]) == {"–"}
 
 
 def test_the_answer_says_on_which_side_of_no_difference_an_interval_lies(record, tmp_path):
@@ -176,7 +179,7 @@ def test_tables_of_several_runs_stand_under_one_another(record):
     """Block lengths are in order, also those that only the second pair has."""
     short = pd.DataFrame([["SP", "7.0"]], columns=["rule", "γ = 4"])
     long = pd.DataFrame([["SP", "8.0", "9.0"]], columns=["rule", "γ = 2", "γ = 12"])
-    record("pocket", "03", tables={"gammas": long}, n_tune=15)
+    record("pocket", "03", tables={"gammas": long}, n_tuned=15)
     record("qwen2.5-coder/cold", "03", tables={"gammas": short}, task="gsm8k", timed=None)
     text = summary.gamma_table()
     head = [cell.strip() for cell in text.splitlines()[0].strip("|").split("|")]
@@ -192,13 +195,15 @@ def test_tables_of_several_runs_stand_under_one_another(record):
 def test_a_run_is_a_row_of_the_speed_table(record):
     numbers = {"sp_over_large": interval(1.5), "certificate": interval(0.3)}
     gammas = {"SP": 2, "SP_entropy": 4}
-    record("qwen2.5-coder", "03", numbers=numbers, gammas=gammas)
+    record("qwen2.5-coder", "03", numbers=numbers, gammas=gammas, tau=1.0)
     record("qwen2.5-coder/cold", "03", temperature=0.0)
     warm, cold = cells(summary.speed_table())
-    assert warm[:4] == ["qwen2.5-coder", "sums", "1", "2, 4"]
-    assert warm[5] == "1.50 [1.45, 1.55]" and warm[-1] == "30.0 % [25.0, 35.0]"
+    assert warm[:4] == ["qwen2.5-coder", "sums", "1", "1"]
+    assert (
+        warm[4] == "2, 4" and warm[6] == "1.50 [1.45, 1.55]" and warm[-1] == "30.0 % [25.0, 35.0]"
+    )
     assert "qwen2.5-coder: sums, 6 problems, 4 of them timed; " in summary.speed_table()
-    assert cold[:4] == ["qwen2.5-coder/cold", "sums", "0", "–, –"]
+    assert cold[:5] == ["qwen2.5-coder/cold", "sums", "0", "–", "–, –"]
 
 
 def test_every_check_has_a_row_and_a_notebook_is_named_once(record):
@@ -226,6 +231,25 @@ def test_the_pilots_numbers_stand_beside_ours(record):
     assert line[2] == "36.7 % → 37.5 %"
     assert line[3:] == ["50.0 % [45.0, 55.0] → 60.0 % [55.0, 65.0] (n = 6)", "–"]
     assert len(rows) == len(summary.PILOT)
+
+
+def test_a_race_shows_what_its_record_has(record):
+    """Columns that a record lacks are left out; who could not run is named with the reason."""
+    line = {"method": "SP", "tokens/s": "9.0", "TV from fp32": "0.0100", "median": "8"}
+    record(
+        "pocket",
+        "bench",
+        table=[line],
+        sentence="SP wins.",
+        absent={"llama.cpp": "no compiler"},
+        control="SP",
+        numbers={"control": interval(1.0)},
+        linears={"draft": {"fp32": {"1": 0.05849, "2": 363.4}}},
+    )
+    text = summary.benchmark()
+    assert cells(text) == [["SP", "9.0", "0.0100"], ["fp32", "0.0585", "363"]]
+    assert "SP wins." in text and "Not in the race: llama.cpp (no compiler)." in text
+    assert "SP ÷ itself under a second label: 1.000 [0.950, 1.050]." in text
 
 
 def test_an_interval_without_a_number_says_why(record):

@@ -108,7 +108,23 @@ def sizes(run, notebook):
 def tuning_size(run, notebook):
     """On how many problems settings were tuned; none of them is among those reported."""
     known = facts(run, notebook)
-    return f"{known.get('task', DASH)}, {known.get('n_tune', DASH)} tuning problems"
+    return f"{known.get('task', DASH)}, {known.get('n_tuned', DASH)} tuning problems"
+
+
+def reading_size(run, notebook):
+    """How many problems were answered, and how many of these answers were read for KL."""
+    known = facts(run, notebook)
+    return f"{sizes(run, notebook)}, {known.get('n_read', DASH)} answers read for KL"
+
+
+def task_size(run, notebook):
+    """How many problems of each task were answered and timed, and how."""
+    known = facts(run, notebook)
+    return (
+        f"γ = {known.get('gamma', DASH)}, {known.get('n_per_task', DASH)} problems per task, "
+        f"{known.get('timed_per_task', DASH)} of them timed, for at most "
+        f"{known.get('max_new_tokens', DASH)} tokens"
+    )
 
 
 def stacked(notebook, name, sizes=sizes):
@@ -455,7 +471,18 @@ def time_table():
     return markdown(pd.DataFrame(rows)) if rows else "No notebook has been timed yet."
 
 
-RACE = ("method", "tokens/s", "÷ AS_large", "÷ best peer", "draft", "verify", "host")
+# The columns of the race that are shown, where a record has them.
+RACE = (
+    "method",
+    "tokens/s",
+    "÷ AS_large",
+    "÷ best peer",
+    "TV from fp32",
+    "H ÷ fp32",
+    "draft",
+    "verify",
+    "host",
+)
 
 
 def benchmark():
@@ -467,11 +494,10 @@ def _benchmark(pair):
     known = facts(pair, "bench")
     if not known:
         return f"The benchmark has not been run on {pair} yet."
-    race = pd.DataFrame(known["table"]).reindex(columns=RACE)
-    gammas = ", ".join(f"{name} {gamma}" for name, gamma in known["gammas"].items())
-    achieved = ", ".join(f"{name} {share:.2f}" for name, share in known["achieved"].items())
+    race = pd.DataFrame(known.get("table", [{"method": DASH}]))
+    absent = [f"{name} ({reason})" for name, reason in known.get("absent", {}).items()]
     layers = []
-    for model, milliseconds in known["linears"].items():
+    for model, milliseconds in known.get("linears", {}).items():
         layers += [
             f"All linear layers of the {model}, milliseconds, by how many tokens go through at "
             "once:",
@@ -479,13 +505,33 @@ def _benchmark(pair):
         ]
     return paragraphs(
         f"### {marked(pair)}",
-        f"{known['n']} problems of {known['task']}, one answer at a time, {known['device']}, torch "
-        f"{known['torch']}, transformers {known['transformers']}:",
-        markdown(race),
-        f"Best γ (cap of the dynamic one): {gammas}. Achieved ÷ limit: {achieved}. Peak memory of "
-        f"our methods {known['peak_gib']:.1f} GiB.",
+        known.get("sentence", ""),
+        f"{known.get('n', DASH)} problems of {known.get('task', DASH)}, one answer at a time, "
+        f"{known.get('device', DASH)}, torch {known.get('torch', DASH)}, transformers "
+        f"{known.get('transformers', DASH)}:",
+        markdown(race[[column for column in RACE if column in race]]),
+        f"Not in the race: {'; '.join(absent)}." if absent else "",
+        _beside_the_race(pair, known),
         *layers,
     )
+
+
+def _beside_the_race(pair, known):
+    """The sentences below the race: block lengths, limits, memory, and the race's own noise."""
+    gammas = ", ".join(f"{name} {gamma}" for name, gamma in known.get("gammas", {}).items())
+    achieved = [f"{name} {share:.2f}" for name, share in known.get("achieved", {}).items()]
+    text = (
+        f"Best γ (cap of the dynamic one): {gammas or DASH}. Achieved ÷ limit: "
+        f"{', '.join(achieved) or DASH}."
+    )
+    if "peak_gib" in known:
+        text += f" Peak memory of our methods {known['peak_gib']:.1f} GiB."
+    if number(pair, "bench", "control"):
+        text += (
+            f" {known['control']} ÷ itself under a second label: "
+            f"{shown(pair, 'bench', 'control', 3)}."
+        )
+    return text
 
 
 def _layers(milliseconds):
@@ -515,12 +561,14 @@ def speed_table():
 def _speed_row(run):
     known = facts(run, "03")
     gammas = known.get("gammas", {})
+    settings = [str(gammas.get(method, DASH)) for method in ("SP", "SP_entropy")]
     change = partial(shown, run, "03", digits=1, percent=True)
     return {
         "pair": marked(run),
         "task": known.get("task", DASH),
         "T": f"{known['temperature']:g}" if "temperature" in known else DASH,
-        "γ of SP, SP_entropy": ", ".join(str(gammas.get(m, DASH)) for m in ("SP", "SP_entropy")),
+        "τ": f"{known['tau']:g}" if "tau" in known else DASH,
+        "γ of SP, SP_entropy": ", ".join(settings),
         "SP accepts": shown(run, "03", "accept_SP", 0, percent=True),
         "SP ÷ AS_large": shown(run, "03", "sp_over_large"),
         "SP_entropy ÷ SP": shown(run, "03", "entropy_over_sp"),
@@ -532,5 +580,5 @@ def _speed_row(run):
 
 gate_table = partial(stacked, "05", "gates")
 gamma_table = partial(stacked, "03", "gammas", tuning_size)
-equal_table = partial(stacked, "05", "equal")
-task_table = partial(stacked, "08", "tasks")
+equal_table = partial(stacked, "05", "equal", reading_size)
+task_table = partial(stacked, "08", "tasks", task_size)
