@@ -526,9 +526,9 @@ def test_a_real_routed_trace(problems):
     read = probes.entropies(pair, problem, list(rows.token))
     for name in ("draft", "math", "code", "law"):
         column = f"H_{name}"
-        asked = rows[column].notna().to_numpy()
-        assert np.allclose(np.array(read[column])[asked], rows[column][asked], atol=1e-4)
-        assert asked.sum() < len(asked)
+        known = rows[column].notna().to_numpy()
+        assert np.allclose(np.array(read[column])[known], rows[column][known], atol=1e-4)
+        assert known.sum() < len(known)
 
 
 # ---- live --------------------------------------------------------------------------------------

@@ -131,8 +131,8 @@ def routed_cells(rows, token_texts, names):
         if name != before:
             drawn.append(cell(f"{name}:", "speaker", f"{name} takes over"))
             before = name
-        entropies = [(asked, row.get(f"H_{asked}", math.nan)) for asked in names]
-        known = ", ".join(f"{asked} {H:.3f}" for asked, H in entropies if not math.isnan(H))
+        entropies = [(model, row.get(f"H_{model}", math.nan)) for model in names]
+        known = ", ".join(f"{model} {H:.3f}" for model, H in entropies if not math.isnan(H))
         detail = (
             f"token {text!r} · position {row['position']} · spoken by {name} · "
             f"entropies in nats: {known}"

@@ -205,9 +205,9 @@ def routing(trace, pair, problems=(), *, tau=None, problem_id=None):
         if problem in by_id:
             read = probes.entropies(own, by_id[problem], list(rows.token))
             rows = rows.assign(**read)
-        shares = rows.source.str.removeprefix("expert:").value_counts()
-        spoken = ", ".join(f"{name} {shares[name]}" for name in names if name in shares)
-        words = f"tokens by {spoken}"
+        counts = rows.source.str.removeprefix("expert:").value_counts()
+        by_name = ", ".join(f"{name} {counts[name]}" for name in names if name in counts)
+        words = f"tokens by {by_name}"
         tokens = cells.routed_cells(rows, cells.texts(pair.tokenizer, rows.token), names)
         answer = cells.lane(f"answer to {problem}", words, tokens)
         return {
