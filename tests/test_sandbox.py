@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import signal
 import socket
 import subprocess
@@ -10,24 +11,39 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from conftest import ROOT
 
 from helpers import tasks
 from helpers.tasks import grading, sandbox
 from helpers.tasks.sandbox import Program
 
-CPU_S, WALL_S = 1, 3
+CPU_S = 1
+WALL_S = 3
 TESTS = "assert solve(1) == 2\nassert solve(20) == 21\n"
 
-# name -> code. Each defines solve(n), which would give the right answer n + 1 if the attack were let through
-# unnoticed, unless the attack is never to return.
+# name -> code. Each defines solve(n), which would give the right answer n + 1 if the attack were
+# let through unnoticed, unless the attack is never to return.
 HOSTILE = {
-    "endless loop": "def solve(n):\n    while True: pass",
+    "endless loop": """
+def solve(n):
+    while True: pass""",
     "endless loop before the tests": "while True: pass",
-    "sleep": "import time\ndef solve(n):\n    time.sleep(10**6)",
-    "fork bomb": "import os\ndef solve(n):\n    while True: os.fork()",
-    "fork once": "import os\ndef solve(n):\n    if not os.fork(): os._exit(0)\n    return n + 1",
+    "sleep": """
+import time
+def solve(n):
+    time.sleep(10**6)""",
+    "fork bomb": """
+import os
+def solve(n):
+    while True: os.fork()""",
+    "fork once": """
+import os
+def solve(n):
+    if not os.fork(): os._exit(0)
+    return n + 1""",
     "orphan that outlives its parent": """
 import os, time
 def solve(n):
@@ -36,41 +52,101 @@ def solve(n):
         if not os.fork(): time.sleep(10**6)
         os._exit(0)
     return n + 1""",
-    "subprocess": "import subprocess\ndef solve(n):\n    subprocess.Popen(['sleep', '1000'])\n    return n + 1",
-    "shell": "import os\ndef solve(n):\n    assert os.system('sleep 1000 &') == 0\n    return n + 1",
+    "subprocess": """
+import subprocess
+def solve(n):
+    subprocess.Popen(['sleep', '1000'])
+    return n + 1""",
+    "shell": """
+import os
+def solve(n):
+    assert os.system('sleep 1000 &') == 0
+    return n + 1""",
     "multiprocessing": """
 import multiprocessing
 def solve(n):
     with multiprocessing.Pool(2) as pool: return pool.map(abs, [n + 1])[0]""",
-    "exec of a shell": "import os\ndef solve(n):\n    os.execv('/bin/sh', ['sh', '-c', 'sleep 1000'])",
-    "memory by list": "def solve(n):\n    kept = []\n    while True: kept.append(bytes(10**7))",
-    "memory at once": "def solve(n):\n    return len(bytearray(10**10)) and n + 1",
+    "exec of a shell": """
+import os
+def solve(n):
+    os.execv('/bin/sh', ['sh', '-c', 'sleep 1000'])""",
+    "memory by list": """
+def solve(n):
+    kept = []
+    while True: kept.append(bytes(10**7))""",
+    "memory at once": """
+def solve(n):
+    return len(bytearray(10**10)) and n + 1""",
     "memory of segments": """
 import ctypes
 libc = ctypes.CDLL(None)
 def solve(n):
     if libc.shmget(0, 10**8, 0o1600) < 0: raise MemoryError
     return n + 1""",
-    "memory of nameless files": "import os\ndef solve(n):\n    os.memfd_create('x')\n    return n + 1",
+    "memory of nameless files": """
+import os
+def solve(n):
+    os.memfd_create('x')
+    return n + 1""",
     "limits raised": """
 import resource
 def solve(n):
     resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
     return n + 1""",
-    "big file": "def solve(n):\n    with open('x', 'wb') as f:\n        for _ in range(10**4): f.write(bytes(10**6))\n    return n + 1",
-    "sparse file": "def solve(n):\n    with open('x', 'wb') as f: f.truncate(10**10)\n    return n + 1",
-    "many files": "def solve(n):\n    for i in range(10**5): open(str(i), 'w').close()\n    return n + 1",
-    "endless output": "def solve(n):\n    while True: print('x' * 10**6)",
-    "endless errors": "import sys\ndef solve(n):\n    while True: sys.stderr.write('x' * 10**6)",
-    "endless input": "def solve(n):\n    while True: input()",
-    "huge answer": "def solve(n):\n    return 'x' * 10**8",
-    "deep answer": "def solve(n):\n    out = []\n    for _ in range(10**5): out = [out]\n    return out",
-    "leaving before the tests": "import os\nos._exit(0)",
-    "leaving politely": "import sys\nsys.exit(0)",
-    "leaving inside the function": "import os\ndef solve(n):\n    os._exit(0)",
-    "raising what is no Exception": "def solve(n):\n    raise BaseException",
-    "equal to everything": "class Yes:\n    def __eq__(self, other): return True\ndef solve(n):\n    return Yes()",
-    "a number equal to everything": "class Yes(int):\n    def __eq__(self, other): return True\ndef solve(n):\n    return Yes()",
+    "big file": """
+def solve(n):
+    with open('x', 'wb') as f:
+        for _ in range(10**4): f.write(bytes(10**6))
+    return n + 1""",
+    "sparse file": """
+def solve(n):
+    with open('x', 'wb') as f: f.truncate(10**10)
+    return n + 1""",
+    "many files": """
+def solve(n):
+    for i in range(10**5): open(str(i), 'w').close()
+    return n + 1""",
+    "endless output": """
+def solve(n):
+    while True: print('x' * 10**6)""",
+    "endless errors": """
+import sys
+def solve(n):
+    while True: sys.stderr.write('x' * 10**6)""",
+    "endless input": """
+def solve(n):
+    while True: input()""",
+    "huge answer": """
+def solve(n):
+    return 'x' * 10**8""",
+    "deep answer": """
+def solve(n):
+    out = []
+    for _ in range(10**5): out = [out]
+    return out""",
+    "leaving before the tests": """
+import os
+os._exit(0)""",
+    "leaving politely": """
+import sys
+sys.exit(0)""",
+    "leaving inside the function": """
+import os
+def solve(n):
+    os._exit(0)""",
+    "raising what is no Exception": """
+def solve(n):
+    raise BaseException""",
+    "equal to everything": """
+class Yes:
+    def __eq__(self, other): return True
+def solve(n):
+    return Yes()""",
+    "a number equal to everything": """
+class Yes(int):
+    def __eq__(self, other): return True
+def solve(n):
+    return Yes()""",
     "checker replaced": """
 import builtins, sys
 builtins.AssertionError = builtins.Exception = SystemExit
@@ -101,23 +177,49 @@ def solve(n):
         if 'job' in frame.f_locals: return n + 1
         frame = frame.f_back
     raise LookupError""",
-    "descriptors closed": "import os\nos.closerange(0, 64)\ndef solve(n):\n    return n + 1",
-    "tester's memory": "def solve(n):\n    open('/proc/1/mem', 'rb').close()\n    return n + 1",
+    "descriptors closed": """
+import os
+os.closerange(0, 64)
+def solve(n):
+    return n + 1""",
+    "tester's memory": """
+def solve(n):
+    open('/proc/1/mem', 'rb').close()
+    return n + 1""",
     "tester traced": """
 import ctypes, os
 def solve(n):
     if ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0): raise PermissionError
     return n + 1""",
-    "tester killed": "import os\ndef solve(n):\n    os.kill(os.getppid(), 2)\n    return n + 1",
-    "everything killed": "import os\ndef solve(n):\n    os.kill(-1, 9)\n    os.kill(os.getpid(), 9)",
+    "tester killed": """
+import os
+def solve(n):
+    os.kill(os.getppid(), 2)
+    return n + 1""",
+    "everything killed": """
+import os
+def solve(n):
+    os.kill(-1, 9)
+    os.kill(os.getpid(), 9)""",
     "signals ignored": """
 import signal
 def solve(n):
-    for s in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}: signal.signal(s, signal.SIG_IGN)
+    for s in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(s, signal.SIG_IGN)
     while True: signal.pause()""",
-    "stopped": "import os\ndef solve(n):\n    os.kill(os.getpid(), 19)",
-    "deep recursion": "import sys\nsys.setrecursionlimit(10**9)\ndef solve(n):\n    return solve(n + 1)",
-    "crash": "import ctypes\ndef solve(n):\n    ctypes.string_at(0)",
+    "stopped": """
+import os
+def solve(n):
+    os.kill(os.getpid(), 19)""",
+    "deep recursion": """
+import sys
+sys.setrecursionlimit(10**9)
+def solve(n):
+    return solve(n + 1)""",
+    "crash": """
+import ctypes
+def solve(n):
+    ctypes.string_at(0)""",
     "thread that never ends": """
 import threading, time
 threading.Thread(target=time.sleep, args=(10**6,)).start()
@@ -127,23 +229,65 @@ def solve(n):
 import threading, time
 def solve(n):
     while True: threading.Thread(target=time.sleep, args=(10**6,)).start()""",
-    "never ending at exit": "import atexit, time\natexit.register(time.sleep, 10**6)\ndef solve(n):\n    return n + 1",
-    "environment": "import os\ndef solve(n):\n    return n + 1 if os.environ['SP_SECRET'] else 0",
-    "a file of the user": "def solve(n):\n    return n + 1 if open('{marker}/secret').read() else 0",
-    "written outside": "def solve(n):\n    open('{marker}/left', 'w').close()\n    return n + 1",
-    "written to home": "import os\ndef solve(n):\n    open('{home}/sp-entropy-left', 'w').close()\n    return n + 1",
-    "written to /tmp": "def solve(n):\n    open('/tmp/sp-entropy-left', 'w').close()\n    return n + 1",
-    "written to /dev/shm": "def solve(n):\n    open('/dev/shm/sp-entropy-left', 'w').close()\n    return n + 1",
-    "written to the library": "import os\ndef solve(n):\n    open(os.__file__, 'a').close()\n    return n + 1",
-    "deleted outside": "import os\ndef solve(n):\n    os.remove('{marker}/secret')\n    return n + 1",
-    "device": "import os\ndef solve(n):\n    os.mknod('d', 0o60600, os.makedev(254, 0))\n    return n + 1",
-    "network": "import socket\ndef solve(n):\n    socket.create_connection(('127.0.0.1', {port}), 1)\n    return n + 1",
+    "never ending at exit": """
+import atexit, time
+atexit.register(time.sleep, 10**6)
+def solve(n):
+    return n + 1""",
+    "environment": """
+import os
+def solve(n):
+    return n + 1 if os.environ['SP_SECRET'] else 0""",
+    "a file of the user": """
+def solve(n):
+    return n + 1 if open('{marker}/secret').read() else 0""",
+    "written outside": """
+def solve(n):
+    open('{marker}/left', 'w').close()
+    return n + 1""",
+    "written to home": """
+import os
+def solve(n):
+    open('{home}/sp-entropy-left', 'w').close()
+    return n + 1""",
+    "written to /tmp": """
+def solve(n):
+    open('/tmp/sp-entropy-left', 'w').close()
+    return n + 1""",
+    "written to /dev/shm": """
+def solve(n):
+    open('/dev/shm/sp-entropy-left', 'w').close()
+    return n + 1""",
+    "written to the library": """
+import os
+def solve(n):
+    open(os.__file__, 'a').close()
+    return n + 1""",
+    "deleted outside": """
+import os
+def solve(n):
+    os.remove('{marker}/secret')
+    return n + 1""",
+    "device": """
+import os
+def solve(n):
+    os.mknod('d', 0o60600, os.makedev(254, 0))
+    return n + 1""",
+    "network": """
+import socket
+def solve(n):
+    socket.create_connection(('127.0.0.1', {port}), 1)
+    return n + 1""",
     "named socket": """
 import socket
 def solve(n):
     socket.socket(socket.AF_UNIX).connect('{marker}/socket')
     return n + 1""",
-    "out of the root": "import os\ndef solve(n):\n    os.chroot('../../../../..')\n    return n + 1",
+    "out of the root": """
+import os
+def solve(n):
+    os.chroot('../../../../..')
+    return n + 1""",
     "new namespace": """
 import ctypes
 def solve(n):
@@ -190,21 +334,40 @@ def solve(n):
 }
 
 GOOD = {
-    "plain": "def solve(n):\n    return n + 1",
-    "prints and reads the clock": "import time\ndef solve(n):\n    print(time.time())\n    return n + 1",
-    "writes in its own folder": "def solve(n):\n    open('x', 'w').write('1')\n    return n + int(open('x').read())",
+    "plain": """
+def solve(n):
+    return n + 1""",
+    "prints and reads the clock": """
+import time
+def solve(n):
+    print(time.time())
+    return n + 1""",
+    "writes in its own folder": """
+def solve(n):
+    open('x', 'w').write('1')
+    return n + int(open('x').read())""",
     "uses a thread": """
 from concurrent.futures import ThreadPoolExecutor
 def solve(n):
     with ThreadPoolExecutor(2) as pool: return pool.submit(lambda: n + 1).result()""",
-    "remembers between calls": "made = []\ndef solve(n):\n    made.append(n)\n    return n + len(made) - len(made[1:])",
-    "future import": "from __future__ import annotations\nimport re, math, collections\ndef solve(n: int) -> int:\n    return n + 1",
+    "remembers between calls": """
+calls = []
+def solve(n):
+    calls.append(n)
+    return n + len(calls) - len(calls[1:])""",
+    "future import": """
+from __future__ import annotations
+import re, math, collections
+def solve(n: int) -> int:
+    return n + 1""",
     "catches what it may not do": """
 import os
 def solve(n):
     try: os.fork()
     except OSError: return n + 1""",
-    "returns a number equal to 2": "def solve(n):\n    return float(n + 1)",
+    "returns a number equal to 2": """
+def solve(n):
+    return float(n + 1)""",
 }
 VALUES = [
     "None",
@@ -231,13 +394,17 @@ def isolated():
     """The sandbox closes on this system."""
     if sandbox.isolation() is None:
         pytest.skip(
-            "no isolation here (unshare with user namespaces is needed): model-written code is refused"
+            "no isolation here (unshare with user namespaces is needed): "
+            "model-written code is refused"
         )
 
 
 @pytest.fixture(scope="module")
 def around(isolated, tmp_path_factory):
-    """Everything that an attack could reach: a secret file, an environment variable, two listening sockets."""
+    """What an attack could reach: a secret file, an environment variable, two listening sockets.
+
+    Returns what takes the place of the words in braces in HOSTILE.
+    """
     folder = tmp_path_factory.mktemp("around")
     (folder / "secret").write_text("secret")
     os.environ["SP_SECRET"] = "secret"
@@ -254,105 +421,154 @@ def around(isolated, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def attacked(around, tmp_path_factory):
-    """Every hostile program, run two at a time in a temporary folder of its own: name -> (ok, detail, seconds)."""
-    attacks = HOSTILE | (X86_64 if platform.machine() == "x86_64" else {})
+    """Every hostile program, run in a temporary folder of its own.
+
+    Returns ({name: (ok, detail, seconds)}, the folder that held the sandboxes' folders).
+    """
+    attacks = dict(HOSTILE)
+    if platform.machine() == "x86_64":
+        attacks |= X86_64
     folder = tmp_path_factory.mktemp("sandboxes")
-    usual, tempfile.tempdir = tempfile.tempdir, str(folder)
 
     def run(code):
-        for name, value in around.items():
-            code = code.replace(name, value)
+        for word, value in around.items():
+            code = code.replace(word, value)
         begin = time.monotonic()
         ok, detail = sandbox.execute(Program(code, "solve", TESTS), CPU_S, WALL_S)
         return ok, detail, time.monotonic() - begin
 
-    with ThreadPoolExecutor(4) as pool:  # many of them only wait
+    usual = tempfile.tempdir
+    tempfile.tempdir = str(folder)
+    with ThreadPoolExecutor(4) as pool:  # more than cores, because many of them only wait
         results = dict(zip(attacks, pool.map(run, attacks.values())))
     tempfile.tempdir = usual
     return results, folder
+
+
+# ---- hostile programs --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, *X86_64])
 def test_hostile_program_is_graded_wrong(attacked, name):
     if name in X86_64 and platform.machine() != "x86_64":
         pytest.skip("an attack on x86_64 only")
-    ok, detail, seconds = attacked[0][name]
-    assert not ok and detail != "passed"
-    assert (
-        seconds < WALL_S + 10
-    )  # the limit, not a speed: a sandbox that is not stopped would stay for days
+    results, _ = attacked
+    ok, detail, seconds = results[name]
+    assert not ok
+    assert detail != "passed"
+    # The limit, not a speed: a sandbox that is not stopped would stay for days.
+    assert seconds < WALL_S + 10
 
 
-def test_a_background_job_grades_the_same():
+def test_a_background_job_grades_the_same(isolated):
     """A shell starts those with interrupts ignored, which every child inherits."""
     usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    attack = Program(HOSTILE["tester killed"], "solve", TESTS)
     try:
-        assert not sandbox.execute(
-            Program(HOSTILE["tester killed"], "solve", TESTS), CPU_S, WALL_S
-        )[0]
+        ok, _ = sandbox.execute(attack, CPU_S, WALL_S)
     finally:
         signal.signal(signal.SIGINT, usual)
+    assert not ok
 
 
-def _children():
-    """Commands of all processes that descend from this one, or were left by one that did."""
-    known = {}
+class Process(NamedTuple):
+    parent: int
+    command: str
+    folder: str
+
+
+def processes():
+    """All processes of this system that we may look into."""
+    running = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            known[int(entry.name)] = (
-                parent,
-                (entry / "cmdline").read_bytes().decode(errors="replace"),
-                os.readlink(entry / "cwd"),
-            )
+            after_name = (entry / "stat").read_text().rsplit(")", 1)[1]
+            command = (entry / "cmdline").read_bytes().decode(errors="replace")
+            folder = os.readlink(entry / "cwd")
         except (OSError, ValueError):
-            continue
-    return known
+            continue  # it has ended, or is another user's
+        running.append(Process(int(after_name.split()[1]), command, folder))
+    return running
 
 
 def test_nothing_is_left_behind(attacked, around):
     results, folder = attacked
-    mine = [
-        p
-        for p in _children().values()
-        if p[0] == os.getpid() and "sandbox_inside" in p[1] or str(folder) in p[2]
-    ]
-    assert mine == []
+    assert len(results) >= 25
+    left = []
+    for process in processes():
+        own_child = process.parent == os.getpid() and "sandbox_inside" in process.command
+        if own_child or str(folder) in process.folder:
+            left.append(process)
+    assert left == []
     assert list(folder.iterdir()) == []
     marker = Path(around["{marker}"])
-    assert sorted(f.name for f in marker.iterdir()) == ["secret", "socket"]
+    assert sorted(file.name for file in marker.iterdir()) == ["secret", "socket"]
     assert (marker / "secret").read_text() == "secret"
     for place in (Path.home(), Path("/tmp"), Path("/dev/shm")):
         assert not (place / "sp-entropy-left").exists()
-    assert len(results) >= 25
 
 
-def test_attacks_fail_for_the_right_reason(attacked):
-    """A sandbox that failed every program would pass the test above: the reasons must be the attacks' own."""
-    detail = {name: d for name, (_, d, _) in attacked[0].items()}
-    for name in ("fork once", "network", "named socket", "subprocess", "exec of a shell"):
-        assert "Operation not permitted" in detail[name], (name, detail[name])
-    for name in (
-        "sleep",
-        "thread that never ends",
-        "never ending at exit",
-        "signals ignored",
-        "stopped",
-    ):
-        assert detail[name] == f"stopped after {WALL_S} s", (name, detail[name])
-    for name in ("written outside", "written to /tmp", "written to /dev/shm", "a file of the user"):
-        assert "FileNotFoundError" in detail[name], (name, detail[name])
-    assert (
-        "FileNotFoundError" in detail["written to home"] or "Read-only" in detail["written to home"]
+# Why each of these fails: a sandbox that failed every program would pass the tests above.
+REASONS = {
+    "fork once": "Operation not permitted",
+    "network": "Operation not permitted",
+    "named socket": "Operation not permitted",
+    "subprocess": "Operation not permitted",
+    "exec of a shell": "Operation not permitted",
+    "sleep": f"stopped after {WALL_S} s",
+    "thread that never ends": f"stopped after {WALL_S} s",
+    "never ending at exit": f"stopped after {WALL_S} s",
+    "signals ignored": f"stopped after {WALL_S} s",
+    "stopped": f"stopped after {WALL_S} s",
+    "written outside": "FileNotFoundError",
+    "written to /tmp": "FileNotFoundError",
+    "written to /dev/shm": "FileNotFoundError",
+    "a file of the user": "FileNotFoundError",
+    "written to home": "FileNotFoundError|Read-only",
+    "written to the library": "Read-only" if os.geteuid() == 0 else "Permission denied",
+    "environment": "KeyError",
+    "equal to everything": "AssertionError",
+    "tests read from the frames": "LookupError",
+    "memory at once": "MemoryError",
+    "leaving before the tests": "the program ended before its tests did",
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_attacks_fail_for_the_right_reason(attacked, name):
+    results, _ = attacked
+    _, detail, _ = results[name]
+    assert re.search(REASONS[name], detail)
+
+
+def test_a_killed_parent_leaves_no_sandbox(isolated, tmp_path):
+    """When the notebook's process is killed outright, the sandbox ends by its own clock."""
+    code = (
+        "import tempfile\n"
+        "from helpers.tasks import sandbox\n"
+        f"tempfile.tempdir = {str(tmp_path)!r}\n"
+        "sandbox.execute('import time; time.sleep(1000)', 1, 1)"
     )
-    assert "KeyError" in detail["environment"]
-    assert ("Read-only" if os.geteuid() == 0 else "Permission denied") in detail[
-        "written to the library"
-    ]
-    assert "AssertionError" in detail["equal to everything"]
-    assert "LookupError" in detail["tests read from the frames"]
-    assert "MemoryError" in detail["memory at once"]
-    assert detail["leaving before the tests"] == "the program ended before its tests did"
+
+    def running():
+        return any(str(tmp_path) in process.folder for process in processes())
+
+    def wait_until(running_is, seconds):
+        until = time.monotonic() + seconds
+        while running() != running_is and time.monotonic() < until:
+            time.sleep(0.02)
+
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    with subprocess.Popen([sys.executable, "-c", code], env=environment) as child:
+        wait_until(True, seconds=60)
+        time.sleep(1)  # until the answer itself sleeps
+        assert running()
+        child.kill()
+    wait_until(False, seconds=30)
+    assert not running()
+
+
+# ---- good programs -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -362,44 +578,49 @@ def test_good_program_passes(isolated, name):
 
 @pytest.mark.parametrize("value", VALUES)
 def test_values_come_back_as_they_were(isolated, value):
-    """What an answer returns, and what it is given, is rebuilt with its type."""
-    tests = f"v = {value}\nr = solve(v)\nassert r == v and repr(r) == repr(v if type(v).__module__ == 'builtins' else dict(v))"
-    assert sandbox.execute(Program("def solve(v):\n    return v", "solve", tests)) == (
-        True,
-        "passed",
+    """What an answer returns, and what it is given, is rebuilt with its type.
+
+    A subclass of a builtin, such as Counter, comes back as the builtin.
+    """
+    tests = (
+        f"given = {value}\n"
+        "returned = solve(given)\n"
+        "expected = given if type(given).__module__ == 'builtins' else dict(given)\n"
+        "assert returned == given\n"
+        "assert repr(returned) == repr(expected)\n"
     )
+    program = Program("def solve(v):\n    return v", "solve", tests)
+    assert sandbox.execute(program) == (True, "passed")
 
 
 def test_nan_and_mutated_arguments(isolated):
-    tests = "r = solve([3, 1])\nassert r[0] != r[0] and r[1] == [1, 3]"
+    tests = (
+        "not_a_number, numbers = solve([3, 1])\n"
+        "assert not_a_number != not_a_number\n"
+        "assert numbers == [1, 3]\n"
+    )
     code = "def solve(xs):\n    xs.sort()\n    return [float('nan'), xs]"
-    assert sandbox.execute(Program(code, "solve", tests))[0]
+    assert sandbox.execute(Program(code, "solve", tests)) == (True, "passed")
 
 
 def test_order_is_kept_and_equal_programs_agree(isolated):
-    codes = [
-        "def solve(n):\n    return n + 1",
-        "def solve(n):\n    return n",
-        "def solve(n):\n    return n + 1",
-    ]
-    assert [ok for ok, _ in sandbox.execute_many([Program(c, "solve", TESTS) for c in codes])] == [
-        True,
-        False,
-        True,
-    ]
+    right = Program("def solve(n):\n    return n + 1", "solve", TESTS)
+    wrong = Program("def solve(n):\n    return n", "solve", TESTS)
+    outcomes = sandbox.execute_many([right, wrong, right])
+    assert [ok for ok, _ in outcomes] == [True, False, True]
 
 
 def test_refused_without_isolation_unless_told(monkeypatch):
+    plain = Program(GOOD["plain"], "solve", TESTS)
     monkeypatch.setattr(sandbox, "isolation", lambda: None)
     monkeypatch.delenv("SP_UNSAFE_EXECUTE", raising=False)
     with pytest.raises(RuntimeError, match="cannot be isolated here .* SP_UNSAFE_EXECUTE=1"):
-        sandbox.execute(Program(GOOD["plain"], "solve", TESTS))
+        sandbox.execute(plain)
     monkeypatch.setenv("SP_UNSAFE_EXECUTE", "1")
-    assert sandbox.execute(Program(GOOD["plain"], "solve", TESTS)) == (True, "passed")
-    assert not sandbox.execute(Program(HOSTILE["endless loop"], "solve", TESTS), CPU_S, WALL_S)[0]
-    assert not sandbox.execute(
-        Program(HOSTILE["leaving before the tests"], "solve", TESTS), CPU_S, WALL_S
-    )[0]
+    assert sandbox.execute(plain) == (True, "passed")
+    for name in ("endless loop", "leaving before the tests"):
+        ok, _ = sandbox.execute(Program(HOSTILE[name], "solve", TESTS), CPU_S, WALL_S)
+        assert not ok, name
 
 
 def test_no_unshare_means_no_isolation(monkeypatch):
@@ -407,51 +628,63 @@ def test_no_unshare_means_no_isolation(monkeypatch):
     assert sandbox.isolation.__wrapped__() is None
 
 
-def test_a_killed_parent_leaves_no_sandbox(isolated, tmp_path):
-    """When the notebook's process is killed outright, the sandbox ends by its own clock."""
-    code = (
-        "import tempfile; from helpers.tasks import sandbox; tempfile.tempdir = {!r}; "
-        "sandbox.execute('import time; time.sleep(1000)', 1, 1)"
-    ).format(str(tmp_path))
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=dict(os.environ, PYTHONPATH=str(Path(__file__).parent.parent)),
-    ) as child:
-        until = time.monotonic() + 60
-        while (
-            not any(str(tmp_path) in p[2] for p in _children().values())
-            and time.monotonic() < until
-        ):
-            time.sleep(0.02)
-        time.sleep(1)  # until the answer itself sleeps
-        assert any(str(tmp_path) in p[2] for p in _children().values())
-        child.kill()
-    until = time.monotonic() + 30
-    while any(str(tmp_path) in p[2] for p in _children().values()) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not any(str(tmp_path) in p[2] for p in _children().values())
-
+# ---- answers to HumanEval and pocket-code ------------------------------------------------------
 
 HUMANEVAL = {
-    "prompt": "from typing import List\n\n\ndef helper(n: int) -> int:\n    return n + 1\n\n\ndef solve(n: int) -> int:\n"
-    '    """One more."""\n',
-    "test": "def check(candidate):\n    assert candidate(1) == 2\n    assert helper(candidate(2)) == 4\n",
+    "prompt": '''from typing import List
+
+
+def helper(n: int) -> int:
+    return n + 1
+
+
+def solve(n: int) -> int:
+    """One more."""
+''',
+    "test": """def check(candidate):
+    assert candidate(1) == 2
+    assert helper(candidate(2)) == 4
+""",
     "entry_point": "solve",
 }
-CHAT = {  # how chat models write code, and whether it is right
+# How chat models write code, and whether it is right.
+CHAT = {
     "fenced": (
-        "Here it is:\n```python\ndef solve(n: int) -> int:\n    return n + 1\n```\nIt adds one.",
+        """Here it is:
+```python
+def solve(n: int) -> int:
+    return n + 1
+```
+It adds one.""",
         1,
     ),
     "no language": ("```\ndef solve(n):\n    return n + 1\n```", 1),
     "not closed": ("```python\ndef solve(n):\n    return n + 1", 1),
     "cut in the middle": ("```python\ndef solve(n):\n    return n +", 0),
     "several blocks": (
-        "```python\nprint('usage')\n```\nand\n```python\ndef solve(n):\n    return n + 1\n```\n```\n2\n```",
+        """```python
+print('usage')
+```
+and
+```python
+def solve(n):
+    return n + 1
+```
+```
+2
+```""",
         1,
     ),
     "a second, different version": (
-        "```python\ndef solve(n):\n    return n + 1\n```\nor\n```python\ndef solve(n):\n    return 0\n```",
+        """```python
+def solve(n):
+    return n + 1
+```
+or
+```python
+def solve(n):
+    return 0
+```""",
         1,
     ),
     "in a list": ("1. Do this:\n   ```python\n   def solve(n):\n       return n + 1\n   ```", 1),
@@ -463,7 +696,11 @@ CHAT = {  # how chat models write code, and whether it is right
     "another name": ("```python\ndef answer(n):\n    return n + 1\n```", 0),
     "wrong": ("```python\ndef solve(n):\n    return n - 1\n```", 0),
     "tests of its own that fail": (
-        "```python\ndef solve(n):\n    return n + 1\nassert solve(1) == 3\n```",
+        """```python
+def solve(n):
+    return n + 1
+assert solve(1) == 3
+```""",
         0,
     ),
     "empty": ("", 0),
@@ -471,41 +708,35 @@ CHAT = {  # how chat models write code, and whether it is right
 }
 
 
-def test_chat_answers_to_humaneval(isolated):
-    verdicts = sandbox.execute_many(
-        [grading.humaneval(HUMANEVAL, text) for text, _ in CHAT.values()]
-    )
-    assert {name: float(ok) for name, (ok, _) in zip(CHAT, verdicts)} == {
-        name: right for name, (_, right) in CHAT.items()
-    }
+@pytest.mark.parametrize("name", CHAT)
+def test_chat_answers_to_humaneval(isolated, name):
+    text, right = CHAT[name]
+    passed, detail = sandbox.execute(grading.humaneval(HUMANEVAL, text))
+    assert passed == bool(right), detail
 
 
 def test_humaneval_solutions(isolated, shared_datasets, monkeypatch):
-    """Its authors' solutions pass, empty ones do not, and an answer does not see its tests."""
+    """Its authors' solutions pass, and empty ones do not."""
     monkeypatch.setenv("SP_DATA", str(shared_datasets))
-    rows = {
-        f"humaneval-{row['task_id']}": row
-        for _, row in tasks.read_jsonl(shared_datasets / "humaneval" / "HumanEval.jsonl.gz")
-    }
+    file = shared_datasets / "humaneval" / "HumanEval.jsonl.gz"
+    rows = {f"humaneval-{row['task_id']}": row for _, row in tasks.read_jsonl(file)}
+    numbers = ("0", "10", "32", "38", "50", "53", "99")
     problems = [
-        p
-        for p in tasks.load("humaneval")
-        if p.id.split("/")[1] in ("0", "10", "32", "38", "50", "53", "99")
+        problem for problem in tasks.load("humaneval") if problem.id.split("/")[1] in numbers
     ]
-    right = [
-        (p, f"```python\n{rows[p.id]['prompt']}{rows[p.id]['canonical_solution']}```")
-        for p in problems
-    ]
-    assert [g.score for g in tasks.grade_many(right)] == [1.0] * 7
-    assert [g.score for g in tasks.grade_many([(p, "    return None\n") for p in problems])] == [
-        0.0
-    ] * 7
+    solutions = []
+    for problem in problems:
+        row = rows[problem.id]
+        solutions.append(f"```python\n{row['prompt']}{row['canonical_solution']}```")
+    right = tasks.grade_many(list(zip(problems, solutions)))
+    assert [grade.score for grade in right] == [1.0] * len(numbers)
+    empty = tasks.grade_many([(problem, "    return None\n") for problem in problems])
+    assert [grade.score for grade in empty] == [0.0] * len(numbers)
 
 
 def test_pocket_code(isolated):
     problems = tasks.load("pocket-code", 4)
-    grades = tasks.grade_many(
-        [(p, p.reference["answer"]) for p in problems]
-        + [(p, "def f(x):\n    return 0") for p in problems]
-    )
-    assert [g.score for g in grades] == [1.0] * 4 + [0.0] * 4
+    right = tasks.grade_many([(problem, problem.reference["answer"]) for problem in problems])
+    assert [grade.score for grade in right] == [1.0] * 4
+    wrong = tasks.grade_many([(problem, "def f(x):\n    return 0") for problem in problems])
+    assert [grade.score for grade in wrong] == [0.0] * 4
