@@ -162,8 +162,10 @@ def is_gated(rule):
 
 
 def needs_target(rule):
-    """Whether a rule's gate looks at the target's entropy."""
-    return getattr(rule, "gate", "") == "target_entropy"
+    """Whether a rule's gate looks at the target's entropy; one of the reader's own may."""
+    if isinstance(rule, Gated):
+        return rule.gate == "target_entropy"
+    return is_gated(rule)
 
 
 def is_open(rule: Rule, signals: Signals):

@@ -554,3 +554,27 @@ def test_top_k_and_top_p():
 def test_bad_input_is_one_sentence(pocket, act, words):
     with pytest.raises(ValueError, match=words):
         act(pocket)
+
+
+class SureTarget:
+    """A gate of one's own, which reads the target's entropy."""
+
+    inner = rules.ACCEPT_ALL
+
+    def open(self, signals):
+        return signals.H_p <= 0.9
+
+
+def test_a_gate_of_ones_own_sees_the_targets_entropy():
+    """Untraced too: the same answers as with the project's own gate of that kind."""
+    own, ours = (
+        decoding.decode(
+            table_pair(DRAFT, TARGET),
+            Speculative(rule, Fixed(2)),
+            [[0, 1]] * 50,
+            [(3, i) for i in range(50)],
+            max_new_tokens=6,
+        )
+        for rule in (SureTarget(), rules.Gated(0.9, rules.ACCEPT_ALL, "target_entropy"))
+    )
+    assert [a.tokens for a in own] == [a.tokens for a in ours]
