@@ -127,8 +127,8 @@ COMPLETE = (
 def _with_shots(shots, question):
     """Few-shot exemplars [(question, answer)] as earlier turns of the chat, then the question."""
     messages = []
-    for asked_before, answer in shots:
-        messages += [user(asked_before), assistant(answer)]
+    for example, answer in shots:
+        messages += [user(example), assistant(answer)]
     return [*messages, user(question)]
 
 
