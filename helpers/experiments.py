@@ -106,7 +106,7 @@ def _chunk(pair, method, jobs, sampling, trace, max_new_tokens):
     traced = file.with_name(f"{file.stem}-traced.pkl")
     if trace or traced.exists():
         file = traced
-    graded_by = (code_version(GRADING), judge.configured())
+    graded_by = _graders([problem for _, problem in jobs])
     kept = store.load(file)
     if kept is None:
         rows, traces = _decode_chunk(pair, method, jobs, sampling, limit, trace)
@@ -168,7 +168,7 @@ def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), ma
     after that the next run measures anew.
     """
     settings = (sampling, seed, repeats, max_new_tokens)
-    code = (code_version(), [decoder_of(method) for method in methods])
+    code = (code_version(), [decoder_of(method) for method in methods], _graders(problems))
     file = store.cached("timed", code, *_identity(pair), methods, settings, problems)
     store.until_published(file)
     done = store.load(file) or []
@@ -291,6 +291,12 @@ def with_ratios(rows):
         tokens_per_round=rows.n_tokens / rows.target_calls.where(rows.target_calls > 0),
         tokens_per_s=rows.n_tokens / rows.seconds,
     )
+
+
+def _graders(problems):
+    """What the grades of some problems depend on besides the answers."""
+    graders = [tasks.grader(name) for name in sorted({problem.task for problem in problems})]
+    return code_version(GRADING), judge.configured(), store.fingerprint(*graders)
 
 
 def _identity(pair):

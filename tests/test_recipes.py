@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -75,6 +76,14 @@ def test_a_task(pocket, tmp_path, monkeypatch):
         rows = experiments.run(pocket, [Autoregressive("target")], scope["problems"])
         by_hand = [float(right[row.problem_id] in row.text) for row in rows.itertuples()]
         assert list(rows.score) == by_hand
+        # An edited grader grades anew, in batches and in timed runs.
+        entry = tasks.TASKS["doubling"]
+        edited = replace(entry, grade=lambda reference, text: tasks.Grade(0.75, "edited"))
+        experiments.timed(pocket, [Autoregressive("draft")], scope["problems"])
+        tasks.TASKS["doubling"] = edited
+        anew = experiments.run(pocket, [Autoregressive("target")], scope["problems"])
+        timed = experiments.timed(pocket, [Autoregressive("draft")], scope["problems"])
+        assert (anew.score == 0.75).all() and (timed.score == 0.75).all()
     finally:
         for name in set(tasks.TASKS) - before:
             del tasks.TASKS[name]
