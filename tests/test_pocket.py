@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 
 from helpers import experiments, tasks
+from helpers.make import pocket as pocket_training
 from helpers.methods import Autoregressive
 from helpers.tasks import corpus
 
@@ -124,3 +125,11 @@ def test_an_unknown_domain_is_a_sentence():
     sentence = "there is no task 'pocket-poetry'; choose one of pocket-arithmetic"
     with pytest.raises(ValueError, match=sentence):
         tasks.load("pocket-poetry")
+
+
+def test_what_is_trained_is_not_trained_again(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(pocket_training, "train", lambda *arguments: pytest.fail("trained again"))
+    pocket_training.main([])
+    assert capsys.readouterr().out.count("is trained; remove") == len(pocket_training.MODELS)
+    monkeypatch.setattr(pocket_training, "FOLDER", tmp_path)
+    assert not pocket_training.is_trained("draft")

@@ -323,7 +323,19 @@ def main(names):
     else:
         tokenizer = train_tokenizer()
     for name in names or MODELS:
-        train(name, tokenizer, device)
+        if is_trained(name):
+            print(f"{name} is trained; remove {FOLDER / name} to train it again", flush=True)
+        else:
+            train(name, tokenizer, device)
+
+
+def is_trained(name):
+    """Whether data/pocket/NAME holds a model at its last step."""
+    file = FOLDER / name / "training.json"
+    if not file.exists():
+        return False
+    facts = json.loads(file.read_text())
+    return facts["steps"] == facts["of"] == MODELS[name].steps
 
 
 if __name__ == "__main__":
