@@ -53,7 +53,7 @@ def decode(
         if on_round and on_round(batch.answers):
             break
         batch.drop_finished()
-    seconds = batch.clock.now() - batch.clock.begin
+    seconds = batch.clock.stop()
     for answer in batch.answers:
         answer.text = text_of(pair, answer, stop)
         if trace:
