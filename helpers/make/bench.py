@@ -1,357 +1,408 @@
-"""The benchmark: our methods, each at its best γ, against the peers of helpers/make/peers.py, on one pair and machine.
+"""The benchmark: our methods, each at its best γ, against other programs on the same weights.
 
-`make bench` (or `python -m helpers.make.bench --pair P`) prints a table and writes data/results/PAIR/bench.parquet and two
-figures. Contestants take turns on every problem, because a machine's speed drifts. Every new token counts. `seconds`
-hold everything; `decode_s` leaves out what reading the prompt takes (measured for peers by asking for one token).
+    python -m helpers.make.bench [--pair P] [--problems N] [--repeats N] ...     (make bench)
+
+Prints a table, says above it who is fastest, and writes data/results/PAIR/bench.parquet (every
+run), bench.json and two figures. How the race is run, and which times count: helpers/make/race.py.
+Every new token counts. `seconds` hold everything; `decode_s` leaves out reading the prompt.
 """
 
 import argparse
-import random
 import resource
-import statistics
 import time
 from dataclasses import replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 
 import pandas as pd
-import torch
 
-from helpers import common, experiments, models, plots, rules, stats, tasks
-from helpers.common import track
+from helpers import common, experiments, models, plots, rules, stats, store, tasks
 from helpers.decoding import decode
-from helpers.make import peers
-from helpers.make.peers import Contestant, synchronise
+from helpers.make import gguf_peers, layer_times, peer_fidelity, peers
+from helpers.make.race import (
+    DRAFT,
+    EXACT,
+    RELAXED,
+    STALL,
+    Absent,
+    Contestant,
+    control,
+    fastest,
+    race,
+    sentence,
+    speeds,
+    twin,
+)
 from helpers.methods import Autoregressive, EntropyStop, Fixed, Speculative
-from helpers.models import compact
 from helpers.plots import drawing
 
 TASKS = {"pocket": "pocket-arithmetic"}  # a real pair answers gsm8k
-FIXED = [Fixed(g) for g in (2, 3, 4, 6, 8, 12)]
+FIXED = [Fixed(gamma) for gamma in (2, 3, 4, 6, 8, 12)]
 STOPPED = [EntropyStop(cap, stop) for cap in (4, 8, 12) for stop in (0.5, 1.0)]
-CONTEXTS = (128, 256, 512, 1024, 2048, 4096)
-PHASES = ("draft", "verify", "host")
-LINEARS = (
-    ("fp32", "plain", torch.float32),
-    ("bf16", "plain", torch.bfloat16),
-    ("fp16 packed", "fp16", torch.float32),
-    ("int8 packed", "int8", torch.float32),
+TUNED = (  # label, rule, the policies to choose from
+    ("SP", rules.STRICT, FIXED),
+    ("SP_entropy", rules.SP_entropy(1.0), FIXED),
+    ("SP_entropy+dyn", rules.SP_entropy(1.0), STOPPED),
 )
+CONTROL = "SP"  # races twice, under two labels
+PHASES = ("draft", "verify", "host")
+FEWEST_REPEATS = 3
+WARM_UP_TOKENS = 8
+PACKAGES = ("flashspec", "xllamacpp", "openvino-genai")  # of the rivals, beside transformers
+
+
+# ---- our methods -------------------------------------------------------------------------------
 
 
 def ours(pair, method, anew=True):
-    """A method of helpers/methods.py as a Contestant; `anew`: what an earlier prompt left in the caches is forgotten."""
+    """A method of helpers/methods.py as a Contestant.
+
+    anew: what an earlier prompt left in the caches is forgotten.
+    """
 
     def answer(prompt, key, limit):
         for lm in (pair.draft, pair.target):
             if anew and lm.memory is not None:
                 lm.memory.prompt = []
         begin = time.perf_counter()
-        (a,) = decode(pair, method, [prompt], [key], max_new_tokens=limit)
+        (generation,) = decode(pair, method, [prompt], [key], max_new_tokens=limit)
         return {
-            "n_tokens": len(a.tokens),
+            "n_tokens": len(generation.tokens),
             "seconds": time.perf_counter() - begin,
-            "prefill_s": a.prefill_s,
-            "draft_s": a.draft_s,
-            "verify_s": a.verify_s,
-            "host_s": a.host_s,
-            "target_calls": a.target_calls,
-            "drafted": a.drafted,
-            "accepted": a.accepted,
+            "prefill_s": generation.prefill_s,
+            "draft_s": generation.draft_s,
+            "verify_s": generation.verify_s,
+            "host_s": generation.host_s,
+            "target_calls": generation.target_calls,
+            "drafted": generation.drafted,
+            "accepted": generation.accepted,
         }
 
-    return Contestant(method.label, answer)
+    return Contestant(method.label, answer, samples=_sampled_from(method))
 
 
-def race(contestants, pair, problems, repeats=1, seed=0):
-    """Every contestant on every problem, in turn. Returns one row per answer, with decode_s and tokens_per_s."""
-    rows = []
-    for problem in track(problems, "racing"):
-        prompt = pair.encode(problem.messages)
-        for _ in range(repeats):
-            for c in contestants:
-                found = c.answer(prompt, experiments.key(seed, problem), problem.max_new_tokens)
-                rows.append(
-                    {
-                        "pair": pair.name,
-                        "task": problem.task,
-                        "problem_id": problem.id,
-                        "seed": seed,
-                        "method": c.label,
-                        "peer": c.peer,
-                        "prompt_tokens": len(prompt),
-                    }
-                    | found
-                )
-    rows = pd.DataFrame(rows)
-    rows["decode_s"] = (rows.seconds - rows.prefill_s).clip(lower=1e-6)
-    return rows.assign(tokens_per_s=rows.n_tokens / rows.decode_s, **experiments.provenance(pair))
-
-
-def fastest(contestants, pair, problems):
-    """The contestant with most tokens per second of decoding on tuning problems, and everybody's speed."""
-    race(
-        contestants, pair, [replace(problems[0], max_new_tokens=8)]
-    )  # warm-up: first calls allocate and compile
-    repeats = 3 if pair.small else 1  # its answers take too short a time for one to tell
-    rows = (
-        race(contestants, pair, problems, repeats).groupby("method")[["n_tokens", "decode_s"]].sum()
-    )
-    speed = rows.n_tokens / rows.decode_s
-    return next(c for c in contestants if c.label == speed.idxmax()), speed
+def _sampled_from(method):
+    """What a method's answers are drawn from: see race.Contestant."""
+    if getattr(method, "model", "target") == "draft":
+        return DRAFT
+    return EXACT if getattr(method, "rule", rules.STRICT) == rules.STRICT else RELAXED
 
 
 def tuned(pair, problems):
-    """Our five methods as (contestants, {label: γ}), each with the policy that is fastest on tuning problems."""
-    relaxed, chosen, gammas = (
-        rules.SP_entropy(1.0),
-        [Autoregressive("draft"), Autoregressive("target")],
-        {},
+    """Our five methods as (contestants, {label: γ}), each with its policy that is fastest here."""
+    chosen = [Autoregressive("draft"), Autoregressive("target")]
+    gammas = {}
+    for label, rule, policies in TUNED:
+        tried = {f"{label} {policy!r}": policy for policy in policies}
+        contestants = [
+            ours(pair, Speculative(rule, policy, name), anew=False)
+            for name, policy in tried.items()
+        ]
+        speed = tuning_speeds(contestants, pair, problems)
+        best = max(speed, key=speed.get)
+        print(best, flush=True)
+        chosen.append(Speculative(rule, tried[best], label))
+        gammas[label] = tried[best].gamma
+    return [ours(pair, method) for method in chosen], gammas
+
+
+def tuning_speeds(contestants, pair, problems):
+    """Tokens per second of decoding on tuning problems: {label: speed}.
+
+    One answer each, three on a small pair, whose answers take too short a time for one to tell.
+    """
+    warm_up(contestants, pair, problems[0])
+    rows = race(contestants, pair, problems, repeats=3 if pair.small else 1)
+    sums = rows[rows.is_median].groupby("method")[["n_tokens", "decode_s"]].sum()
+    return dict(sums.n_tokens / sums.decode_s)
+
+
+# ---- rivals ------------------------------------------------------------------------------------
+
+
+def rivals(pair, tuning, longest):
+    """The other programs as (contestants, {who is absent: why}).
+
+    Plain generate at its fastest dtype and cache, assisted generation and flashspec in that dtype,
+    llama.cpp and OpenVINO GenAI on the GGUF files. longest: tokens of a prompt and its answer.
+    """
+    dtype, label = fastest_plain(pair, tuning)
+    target = peers.load(pair, "target", dtype)
+    draft = peers.load(pair, "draft", dtype)
+    contestants = [c for c in peers.plain(pair, dtype, target) if c.label == label]
+    contestants += peers.assisted(pair, target, draft)
+    return gathered(
+        {
+            "flashspec": partial(peers.flashspec, pair, target, draft),
+            "llama.cpp": partial(gguf_peers.llamacpp, pair, longest),
+            "OpenVINO GenAI": partial(gguf_peers.openvino, pair),
+        },
+        contestants,
     )
-    for label, rule, policies in (
-        ("SP", rules.STRICT, FIXED),
-        ("SP_entropy", relaxed, FIXED),
-        ("SP_entropy+dyn", relaxed, STOPPED),
-    ):
-        tried = {f"{label} {p!r}": p for p in policies}
-        best, _ = fastest(
-            [ours(pair, Speculative(rule, p, name), anew=False) for name, p in tried.items()],
-            pair,
-            problems,
-        )
-        chosen.append(Speculative(rule, tried[best.label], label))
-        gammas[label] = tried[best.label].gamma
-        print(best.label, flush=True)
-    return [ours(pair, m) for m in chosen], gammas
 
 
-def rivals(pair, problems):
-    """The peers: plain generate at its fastest dtype and cache, assisted generation in that dtype, flashspec."""
+def gathered(makers, contestants=()):
+    """Contestants, those of the makers that can be had added: (contestants, {absent: why})."""
+    contestants = list(contestants)
+    absent = {}
+    for name, make in makers.items():
+        try:
+            contestants += make()
+        except Absent as reason:
+            absent[name] = str(reason)
+    return contestants, absent
+
+
+def fastest_plain(pair, problems):
+    """Dtype and label of the plain generate that is fastest on tuning problems."""
+    dtypes = ("float32", "bfloat16") if pair.device.type == "cpu" else ("bfloat16",)
     speed = {}
-    for dtype in (
-        ("float32", "bfloat16") if pair.device.type == "cpu" else ("bfloat16",)
-    ):  # one copy in memory at a time
-        speed |= plain_speeds(pair, dtype, problems)
-    print(pd.Series(speed).round(2).to_string(), flush=True)
-    dtype, label = max(speed, key=speed.get)
-    target, draft = peers.load(pair, dtype)
-    best = next(c for c in peers.plain(pair, dtype, target) if c.label == label)
-    return [best, *peers.assisted(pair, target, draft), *peers.flashspec(pair, target, draft)]
+    for dtype in dtypes:
+        for label, tokens_per_s in plain_speeds(pair, dtype, problems).items():
+            print(f"{label}: {tokens_per_s:.2f} tokens per second", flush=True)
+            speed[dtype, label] = tokens_per_s
+    return max(speed, key=speed.get)
 
 
 def plain_speeds(pair, dtype, problems):
-    """Tokens per second of plain generate with each cache that works here: {(dtype, label): speed}."""
-    speed, (target, _) = {}, peers.load(pair, dtype)
-    for c in peers.plain(pair, dtype, target):
-        try:
-            speed[dtype, c.label] = fastest([c], pair, problems)[1].max()
-        except (
-            Exception
-        ) as error:  # torch.compile without a compiler, say: told, and the others go on
-            print(
-                f"{c.label} does not run here ({type(error).__name__}) and is left out", flush=True
-            )
-    return speed
+    """Tokens per second of plain generate with each cache that works here: {label: speed}.
 
-
-def bandwidth(device, size=2**28):
-    """Bytes per second when a large array is read, the best of five: the limit of a decoder that reads all weights."""
-    array, best = torch.ones(size, dtype=torch.float32, device=device), float("inf")
-    for _ in range(5):
-        begin = time.perf_counter()
-        array.sum()
-        synchronise(device)
-        best = min(best, time.perf_counter() - begin)
-    return 4 * size / best
-
-
-def weight_bytes(lm):
-    """Bytes that one forward of a model reads: every linear layer and the output head, at the size they are stored."""
-    c = lm.config
-    dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-    attention = c.hidden_size * dim * (2 * c.num_attention_heads + 2 * c.num_key_value_heads)
-    numbers = (
-        c.num_hidden_layers * (attention + 3 * c.hidden_size * c.intermediate_size)
-        + c.vocab_size * c.hidden_size
-    )
-    return numbers * getattr(lm.body, "bytes_per_weight", torch.finfo(lm.dtype).bits // 8)
-
-
-def limits(pair, rows, gammas):
-    """Achieved ÷ cost-model limit of each speculative method, and ÷ bandwidth limit of AS_large: {label: value}."""
-    context = int(rows.prompt_tokens.mean() + rows.n_tokens.mean() / 2)
-    forward = experiments.forward_times(pair, context, range(1, max(gammas.values()) + 2))
-    speed = {m: part.n_tokens.sum() / part.decode_s.sum() for m, part in rows.groupby("method")}
-    found = {m: speed[m] / stats.cost_limit(rows[rows.method == m], forward) for m in gammas}
-    found["AS_large, of the bandwidth"] = (
-        speed["AS_large"] * weight_bytes(pair.target) / bandwidth(pair.device)
-    )
-    return found
-
-
-def linear_times(config, used, widths=(1, 2, 3, 5, 9), repeats=15):
-    """Milliseconds that all linear layers of a model of this shape take, by kind of layer and number of tokens.
-
-    Random weights of one layer and of the output head are timed, the kinds in turns (machines drift), and the layer
-    counts as often as the model has it. Projections that share an input (q, k, v; gate, up) are one matrix, as in
-    helpers/models/compact.py, but in the row "…, apart" of the kind `used`.
+    The model is freed on return: memory holds one copy at a time.
     """
-    c, rows = config, {name: (kind, dtype, True) for name, kind, dtype in LINEARS}
-    rows[f"{used}, apart"] = (*rows[used][:2], False)
-    spent, order = {name: dict.fromkeys(widths, 0.0) for name in rows}, random.Random(0)
-    dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-    inputs = [
-        [c.num_attention_heads * dim, *2 * [c.num_key_value_heads * dim]],
-        2 * [c.intermediate_size],
-    ]
-    groups = [(g, c.hidden_size, c.num_hidden_layers) for g in inputs] + [
-        ([c.vocab_size], c.hidden_size, 1)
-    ]
-    groups += [
-        ([c.hidden_size], n, c.num_hidden_layers)
-        for n in (c.num_attention_heads * dim, c.intermediate_size)
-    ]
-    for outputs, inside, times in groups:
-        layers = {
-            name: [
-                compact.linear(torch.randn(n, inside) / 32, None, kind, dtype)
-                for n in ([sum(outputs)] if joined else outputs)
-            ]
-            for name, (kind, dtype, joined) in rows.items()
-        }
-        for width in widths:
-            tries = {name: [] for name in rows}
-            for name in [
-                n for _ in range(repeats) for n in order.sample(list(rows), len(rows))
-            ]:  # nobody always follows the same one
-                x = torch.randn(1, width, inside, dtype=rows[name][1])
-                begin = time.perf_counter()
-                for layer in layers[name]:
-                    layer(x)
-                tries[name].append(time.perf_counter() - begin)
-            for name in rows:
-                spent[name][width] += 1000 * times * sorted(tries[name])[repeats // 2]
-    return spent
+    target = peers.load(pair, "target", dtype)
+    running, failed = warmed_up(peers.plain(pair, dtype, target), pair, problems[0])
+    for label, reason in failed.items():
+        print(f"{label} does not run here ({reason}) and is left out", flush=True)
+    return tuning_speeds(running, pair, problems)
 
 
-def tricks(pair):
-    """The table that justifies packed and joined layers: model -> {kind of layer: {tokens: ms}}; {} on a GPU."""
-    if pair.device.type != "cpu":
+def warm_up(contestants, pair, problem):
+    """Let everybody write a few tokens: first calls allocate and compile."""
+    race(contestants, pair, [replace(problem, max_new_tokens=WARM_UP_TOKENS)], repeats=1)
+
+
+def warmed_up(contestants, pair, problem):
+    """Warm up other people's programs: (those that run here, {the others: why not})."""
+    running = []
+    absent = {}
+    for contestant in contestants:
+        try:
+            warm_up([contestant], pair, problem)
+            running.append(contestant)
+        except Exception as error:  # for lack of a compiler, say
+            absent[contestant.label] = f"{type(error).__name__}: {gguf_peers.first_line(error)}"
+    return running, absent
+
+
+# ---- fidelity ----------------------------------------------------------------------------------
+
+
+def rivals_fidelity(pair, problems, positions):
+    """TV and H against fp32 of the rivals that show their distributions: {rival: {role: …}}."""
+    prompts = [pair.encode(problem.messages) for problem in problems]
+    keys = [experiments.key(0, problem) for problem in problems]
+    limit = max(problem.max_new_tokens for problem in problems)
+    written = decode(pair, Autoregressive("target"), prompts, keys, max_new_tokens=limit)
+    answers = [(prompt, answer.tokens) for prompt, answer in zip(prompts, written)]
+    try:
+        return {"llama.cpp": peer_fidelity.llamacpp(pair, answers, positions)}
+    except Absent:  # said again, with its reason, where the race looks for it
         return {}
-    used = (
-        dict.fromkeys(("target", "draft"), "fp32")
-        if pair.small
-        else {"target": "fp16 packed", "draft": "int8 packed"}
-    )
-    return {name: linear_times(getattr(pair, name).config, kind) for name, kind in used.items()}
 
 
-def growth(pair):
-    """Milliseconds of a forward of one token by context, up to what both models can hold: model -> [(context, ms)]."""
-    contexts = [c for c in CONTEXTS if c < pair.context]
-    turns = [
-        [
-            experiments.forward_times(pair, c, (1,), at_most_s=1.0).set_index("model").seconds
-            for c in contexts
-        ]
-        for _ in range(5)
-    ]  # contexts take turns, because a machine's speed drifts
-    return {
-        name: [
-            (c, 1000 * statistics.median(turn[i][name] for turn in turns))
-            for i, c in enumerate(contexts)
-        ]
-        for name in ("draft", "target")
-    }
+def sampled_model(row):
+    """Whose fidelity stands beside a contestant: (program, role), program None for ours.
+
+    None where nobody has measured it.
+    """
+    if row.method.startswith("llama.cpp"):
+        return "llama.cpp", "target"
+    if row.peer:
+        return None
+    return None, "draft" if row.samples == DRAFT else "target"
 
 
-def table(rows):
-    """One row per contestant: tokens/s, ratios to AS_large and to the best peer, a round's time by phase."""
-    speed = {m: stats.ratio(rows, "n_tokens", "decode_s", m) for m in rows.method.unique()}
-    best_peer = max(rows[rows.peer].method.unique(), key=lambda m: speed[m].estimate)
+# ---- what is shown -----------------------------------------------------------------------------
+
+
+def table(rows, absent, fidelity, rivals_fidelity):
+    """One line per contestant, as texts: speed, ratios, fidelity, a round's time by phase.
+
+    rows: the runs that count. absent: {rival: why}. fidelity: {role: {"tv", "h_ratio"}} of our own
+    models, rivals_fidelity the same by rival; what has not been measured is left empty.
+    """
+    speed = speeds(rows)
+    best_peer = fastest(rows[rows.peer], speed)
+    measured = {None: fidelity} | rivals_fidelity
     lines = []
-    for m, s in speed.items():
-        part = rows[rows.method == m]
-        shares = {
-            f: "" if part.peer.any() else f"{part[f'{f}_s'].sum() / part.decode_s.sum():.0%}"
-            for f in PHASES
+    for label in speed:
+        part = rows[rows.method == label]
+        line = {
+            "method": label,
+            "tokens/s": speed[label].show(1),
+            "median": f"{part.tokens_per_s.median():.1f}",
+            "sd": f"{part.tokens_per_s.std():.1f}",
+            "with the prompt": f"{part.n_tokens.sum() / part.seconds.sum():.2f}",
+            "÷ AS_large": _gain(rows, label, "AS_large"),
+            "÷ best peer": _gain(rows, label, best_peer),
         }
-        lines.append(
-            {
-                "method": m,
-                "tokens/s": s.show(1),
-                "median": round(part.tokens_per_s.median(), 1),
-                "sd": round(part.tokens_per_s.std(), 1),
-                "with the prompt": round(part.n_tokens.sum() / part.seconds.sum(), 2),
-                "÷ AS_large": stats.speed_up(rows, m, "AS_large", bottom="decode_s").show(2),
-                "÷ best peer": stats.speed_up(rows, m, best_peer, bottom="decode_s").show(2),
-            }
-            | shares
-        )
-    return pd.DataFrame(lines).set_index("method"), speed
+        lines.append(line | _fidelity(part.iloc[0], measured) | _phases(part))
+    lines += [{"method": name, "tokens/s": "absent"} for name in absent]
+    return pd.DataFrame(lines).fillna("")
 
 
-def main(arguments=None):
+def _gain(rows, label, baseline):
+    """Speed of one method ÷ another's as a text; empty without the other."""
+    if baseline is None:
+        return ""
+    return stats.speed_up(rows, label, baseline, bottom="decode_s").show(2)
+
+
+def _fidelity(row, measured):
+    """The columns of TV and H against fp32 of the same file; empty where they are not known."""
+    model = sampled_model(row)
+    known = model and measured.get(model[0], {}).get(model[1])
+    if not known:
+        return {"TV from fp32": "", "H ÷ fp32": ""}
+    return {"TV from fp32": f"{known['tv']:.4f}", "H ÷ fp32": f"{known['h_ratio']:.3f}"}
+
+
+def _phases(part):
+    """Share of the decoding time by phase, for our own methods."""
+    if part.peer.any():
+        return dict.fromkeys(PHASES, "")
+    total = part.decode_s.sum()
+    return {phase: f"{part[f'{phase}_s'].sum() / total:.0%}" for phase in PHASES}
+
+
+def installed():
+    """Versions of the rivals' packages that are here: {package: version}."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+# ---- the command -------------------------------------------------------------------------------
+
+
+def parsed(arguments):
+    """The command's arguments; refuses repeats without a median of their own."""
     parser = argparse.ArgumentParser(
         prog="python -m helpers.make.bench", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--pair", default="pocket")
-    parser.add_argument("--problems", type=int, default=20)
+    parser.add_argument("--problems", type=int, default=20, help="problems to race on")
     parser.add_argument(
         "--tune", type=int, default=4, help="other problems, on which γ, dtype and cache are chosen"
     )
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3, help="of every answer; odd, 3 or more")
+    parser.add_argument("--tokens", type=int, help="longest answer, if the task's is too long")
     parser.add_argument(
-        "--tokens",
-        type=int,
-        default=0,
-        help="longest answer, where the task's own limit is too long",
+        "--positions", type=int, default=500, help="on which rivals' fidelity is measured; 0: not"
     )
     given = parser.parse_args(arguments)
-    pair = models.load_pair(given.pair)
+    if given.repeats < FEWEST_REPEATS or given.repeats % 2 == 0:
+        parser.error(f"--repeats was {given.repeats}; give an odd number, {FEWEST_REPEATS} or more")
+    if given.problems < 2 or given.tune < 1:
+        parser.error("an interval needs at least 2 problems, and tuning at least 1")
+    return given
+
+
+def chosen_problems(given):
+    """Problems to race on and problems to tune on, answers no longer than was asked for."""
     problems = tasks.load(TASKS.get(given.pair, "gsm8k"), given.problems + given.tune)
-    problems = [
-        replace(p, max_new_tokens=min(p.max_new_tokens, given.tokens or p.max_new_tokens))
-        for p in problems
-    ]
-    tuning, problems = problems[given.problems :], problems[: given.problems]
+    if given.tokens:
+        problems = [
+            replace(problem, max_new_tokens=min(problem.max_new_tokens, given.tokens))
+            for problem in problems
+        ]
+    return problems[: given.problems], problems[given.problems :]
+
+
+def main(arguments=None):
+    given = parsed(arguments)
+    pair = models.load_pair(given.pair)
+    problems, tuning = chosen_problems(given)
     contestants, gammas = tuned(pair, tuning)
-    memory = (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    )  # before the peers' copies of the weights
-    if pair.small:  # of a large pair a second copy in fp32 would not fit beside the peers
-        plain = models.load_pair(given.pair, speed="plain")
-        contestants.append(
-            ours(plain, Speculative(rules.STRICT, Fixed(gammas["SP"]), 'SP, speed="plain"'))
-        )
-    contestants += rivals(
-        pair, tuning
-    )  # of several lengths, so that whoever compiles for each shows it
-    rows = race(contestants, pair, problems, given.repeats)
-    rows.to_parquet(common.results(given.pair) / "bench.parquet", index=False)
-    summary, speed = table(rows)
-    achieved, longer = limits(pair, rows, gammas), growth(pair)
+    # the peak of memory before the rivals' own copies of the weights
+    peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    theirs = rivals_fidelity(pair, tuning, given.positions) if given.positions else {}
+    if pair.small:  # of a large pair a second copy in fp32 would not fit beside the rivals
+        contestants.append(readable_reference(given.pair, gammas["SP"]))
+    longest = max(len(pair.encode(p.messages)) + p.max_new_tokens for p in problems)
+    others, absent = rivals(pair, tuning, longest)
+    running, failed = warmed_up(others, pair, problems[0])
+    warm_up(contestants, pair, problems[0])
+    doubled = next(contestant for contestant in contestants if contestant.label == CONTROL)
+
+    runs = race([*contestants, twin(doubled), *running], pair, problems, given.repeats)
+    store.write_table(common.results(given.pair) / "bench.parquet", runs)
+    same = control(runs[runs.is_median], doubled)
+    rows = runs[runs.is_median & (runs.method != twin(doubled).label)]
+    facts = outcome(rows, absent | failed, theirs)
+    facts |= {
+        "control": CONTROL,
+        "runs": len(runs),
+        "timed_again": int((runs.timed_again > 0).sum()),
+        "unsettled": int((~runs.settled).sum()),
+        "repeats": given.repeats,
+        "achieved": layer_times.achieved(pair, rows, gammas),
+        "gammas": gammas,
+        "peak_gib": peak_gib,
+        "growth": layer_times.growth(pair),
+        "linears": layer_times.by_kind(pair),
+        "n": given.problems,
+        "task": problems[0].task,
+        "rivals": installed(),
+    }
+    show(facts, same)
+    facts |= experiments.provenance(pair)
+    store.publish_facts(given.pair, "bench", numbers={"control": same}, **facts)
+    rivals_raced = list(rows[rows.peer].method.unique())
+    drawing.draw(plots.race, "bench", given.pair, speed=speeds(rows), peers=rivals_raced)
+    drawing.draw(plots.growth, "bench_context", given.pair, milliseconds=facts["growth"])
+
+
+def readable_reference(pair_name, gamma):
+    """SP on transformers' own modules as a Contestant: what the packed forward is worth."""
+    plain = models.load_pair(pair_name, speed="plain")
+    return ours(plain, Speculative(rules.STRICT, Fixed(gamma), 'SP, speed="plain"'))
+
+
+def outcome(rows, absent, fidelity_of_rivals):
+    """The sentence, the table and what is in it, for bench.json. rows: the runs that count.
+
+    "fidelity" is of our own draft and target, {"tv", "h_ratio"} each, None where not measured.
+    """
+    fidelity = {"draft": None, "target": None}
+    lines = table(rows, absent, fidelity, fidelity_of_rivals)
+    return {
+        "sentence": sentence(rows, absent),
+        "table": lines.to_dict("records"),
+        "absent": absent,
+        "fidelity": fidelity,
+        "fidelity_of_rivals": fidelity_of_rivals,
+    }
+
+
+def show(facts, same):
+    """Print the sentence, the table and what stands below it. same: the control's Interval."""
+    print(facts["sentence"])
+    print(pd.DataFrame(facts["table"]).to_string(index=False))
+    for name, reason in facts["absent"].items():
+        print(f"absent: {name}: {reason}")
+    print(f"{facts['control']} ÷ itself under a second label: {same.show(3)}")
     print(
-        summary.to_string(),
-        *(f"achieved ÷ limit, {k}: {v:.2f}" for k, v in achieved.items()),
-        f"peak memory of our methods: {memory:.1f} GiB",
-        sep="\n",
+        f"{facts['timed_again']} of {facts['runs']} answers were timed again, and "
+        f"{facts['unsettled']} still took {STALL} times what another with equal counts did"
     )
-    experiments.publish_facts(
-        given.pair,
-        "bench",
-        table=summary.reset_index().to_dict("records"),
-        achieved=achieved,
-        gammas=gammas,
-        peak_gib=memory,
-        growth=longer,
-        linears=tricks(pair),
-        n=given.problems,
-        task=problems[0].task,
-        **experiments.provenance(pair),
-    )
-    drawing.draw(
-        plots.race, "bench", given.pair, speed=speed, peers=list(rows[rows.peer].method.unique())
-    )
-    drawing.draw(plots.growth, "bench_context", given.pair, milliseconds=longer)
+    for label, share in facts["achieved"].items():
+        print(f"achieved ÷ limit, {label}: {share:.2f}")
+    print(f"peak memory of our methods: {facts['peak_gib']:.1f} GiB")
 
 
 if __name__ == "__main__":

@@ -1,154 +1,169 @@
-"""Who the benchmark races against, on the same weights: transformers' plain and assisted generation, and flashspec.
+"""Rivals on transformers' models: its plain and its assisted generation, and flashspec.
 
-Everyone samples at temperature 1 from the whole distribution, with the same end-of-text tokens and length limit.
+The weights are the pair's own. Everyone samples at temperature 1 from the whole distribution, with
+the same end-of-text tokens and length limit. What reading the prompt takes is measured by asking
+for a single token.
 """
 
 import time
-from dataclasses import dataclass
-from typing import Callable
+from dataclasses import dataclass, field
 
 import torch
 from transformers import AutoModelForCausalLM, CompileConfig, GenerationConfig
 
 from helpers import models
+from helpers.decoding.batch import synchronise
+from helpers.make.race import Absent, Contestant
 
-PLAIN = ("dynamic cache", "static cache", "static cache, compiled")
+# How many tokens the assistant drafts: always that many, or until it is unsure of one.
 ASSISTED = {
-    "assisted, fixed 3": dict(num_assistant_tokens=3, assistant_confidence_threshold=0.0),
-    "assisted, fixed 5": dict(num_assistant_tokens=5, assistant_confidence_threshold=0.0),
-    "assisted, dynamic": dict(num_assistant_tokens=20, assistant_confidence_threshold=0.4),
+    "assisted, fixed 3": {"num_assistant_tokens": 3, "assistant_confidence_threshold": 0.0},
+    "assisted, fixed 5": {"num_assistant_tokens": 5, "assistant_confidence_threshold": 0.0},
+    "assisted, dynamic": {"num_assistant_tokens": 20, "assistant_confidence_threshold": 0.4},
 }
 
 
-@dataclass(frozen=True)
-class Contestant:
-    """Who runs: `answer(prompt, key, limit)` -> dict(n_tokens, seconds, prefill_s, ...); a label, and whether a peer."""
-
-    label: str
-    answer: Callable
-    peer: bool = False
-
-
-def load(pair, dtype):
-    """The pair's weights as plain transformers models: (target, draft)."""
+def load(pair, role, dtype):
+    """The pair's "draft" or "target" as transformers' own model."""
     preset = models.PAIRS[pair.name]
-    return [
-        AutoModelForCausalLM.from_pretrained(models.locate(where, preset), dtype=dtype)
-        .to(pair.device)
-        .eval()
-        for where in (preset.target, preset.draft)
-    ]
+    folder = models.locate(getattr(preset, role), preset)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    return model.to(pair.device).eval()
 
 
-def synchronise(device):
-    """Wait for a GPU; a CPU is always done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+def seed_of(key):
+    """A seed of 31 bits from the two numbers that key an answer."""
+    return (key[0] * 1_000_003 + key[1]) % 2**31
 
 
-def _seconds(act, device):
-    """What `act` returns, and how long it took."""
-    synchronise(device)
-    begin = time.perf_counter()
-    result = act()
-    synchronise(device)
-    return result, time.perf_counter() - begin
+# ---- transformers ------------------------------------------------------------------------------
 
 
-def generate(label, model, pair, assistant=None, assisted=None, **options):
-    """transformers' generate as a Contestant; with `assistant` its assisted generation, set up by `assisted`."""
+@dataclass(frozen=True)
+class Generate:
+    """transformers' generate on one model; options of GenerationConfig beside the sampling."""
 
-    def run(m, prompt, limit, assistant_model=None, **more):
+    model: object
+    eos: tuple[int, ...]
+    options: dict = field(default_factory=dict)
+    assistant: object = None
+
+    def answer(self, prompt, key, limit):
+        """A Contestant's answer."""
+        torch.manual_seed(seed_of(key))
+        n_tokens, seconds = self.timed(prompt, limit)
+        prefill_s = self.prompt_seconds(prompt)
+        return {"n_tokens": n_tokens, "seconds": seconds, "prefill_s": min(prefill_s, seconds)}
+
+    def prompt_seconds(self, prompt):
+        """Seconds for reading the prompt and one token, of the assistant too where there is one."""
+        alone = Generate(self.model, self.eos, self.options)
+        seconds = alone.timed(prompt, 1)[1]
+        if self.assistant is not None:
+            seconds += Generate(self.assistant, self.eos, self.options).timed(prompt, 1)[1]
+        return seconds
+
+    def timed(self, prompt, limit):
+        """Write an answer; returns how many tokens it has and the seconds."""
         config = GenerationConfig(
             do_sample=True,
             temperature=1.0,
             top_k=0,
             top_p=1.0,
-            eos_token_id=list(pair.eos),
-            pad_token_id=pair.eos[0],
+            eos_token_id=list(self.eos),
+            pad_token_id=self.eos[0],
             max_new_tokens=limit,
-            **more,
+            **self.options,
         )
-        tokens = torch.tensor([prompt], device=m.device)
-        out, seconds = _seconds(
-            lambda: m.generate(
-                tokens,
-                attention_mask=torch.ones_like(tokens),
-                generation_config=config,
-                assistant_model=assistant_model,
-            ),
-            m.device,
+        device = self.model.device
+        tokens = torch.tensor([prompt], device=device)
+        synchronise(device)
+        begin = time.perf_counter()
+        out = self.model.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            generation_config=config,
+            assistant_model=self.assistant,
         )
-        return out.shape[1] - len(prompt), seconds
-
-    def answer(prompt, key, limit):
-        torch.manual_seed(key[0] * 1_000_003 + key[1] % 2**31)
-        more = dict(options)
-        if assistant is not None:
-            for name, value in (assisted | {"num_assistant_tokens_schedule": "constant"}).items():
-                setattr(assistant.generation_config, name, value)
-            more["assistant_model"] = assistant
-        n, seconds = run(model, prompt, limit, **more)
-        prefill = run(model, prompt, 1, **options)[1] + (
-            run(assistant, prompt, 1)[1] if assistant is not None else 0
-        )
-        return {"n_tokens": n, "seconds": seconds, "prefill_s": min(prefill, seconds)}
-
-    return Contestant(label, answer, peer=True)
+        synchronise(device)
+        return out.shape[1] - len(prompt), time.perf_counter() - begin
 
 
 def plain(pair, dtype, target):
-    """generate with each cache, by label. Compiling on a CPU has to be asked for, and needs a C++ compiler."""
+    """generate with each cache.
+
+    Compiling on a CPU has to be asked for, and needs a C++ compiler.
+    """
     everywhere = CompileConfig(dynamic=True)  # one graph for every length of prompt and cache
-    everywhere._compile_all_devices = (
-        True  # transformers compiles a static cache's forward on GPUs only
-    )
-    options = (
-        {},
-        {"cache_implementation": "static", "disable_compile": True},
-        {"cache_implementation": "static", "compile_config": everywhere},
-    )
-    return [
-        generate(f"generate, {dtype}, {cache}", target, pair, **o)
-        for cache, o in zip(PLAIN, options)
-    ]
+    # transformers compiles a static cache's forward on GPUs only
+    everywhere._compile_all_devices = True
+    caches = {
+        "dynamic cache": {},
+        "static cache": {"cache_implementation": "static", "disable_compile": True},
+        "static cache, compiled": {"cache_implementation": "static", "compile_config": everywhere},
+    }
+    contestants = []
+    for cache, options in caches.items():
+        generate = Generate(target, pair.eos, options)
+        label = f"generate, {dtype}, {cache}"
+        contestants.append(Contestant(label, generate.answer, peer=True))
+    return contestants
 
 
 def assisted(pair, target, draft):
     """Assisted generation with two fixed block lengths and with the dynamic stop."""
-    return [generate(label, target, pair, draft, setting) for label, setting in ASSISTED.items()]
+    contestants = []
+    for label, drafting in ASSISTED.items():
+        generate = Assisted(target, pair.eos, {}, draft, drafting)
+        contestants.append(Contestant(label, generate.answer, peer=True))
+    return contestants
+
+
+@dataclass(frozen=True)
+class Assisted(Generate):
+    """transformers' assisted generation; `drafting` is set in the assistant's generation config."""
+
+    drafting: dict = field(default_factory=dict)
+
+    def answer(self, prompt, key, limit):
+        """A Contestant's answer."""
+        config = self.assistant.generation_config
+        config.num_assistant_tokens_schedule = "constant"
+        for name, value in self.drafting.items():
+            setattr(config, name, value)
+        return super().answer(prompt, key, limit)
+
+
+# ---- flashspec ---------------------------------------------------------------------------------
 
 
 def flashspec(pair, target, draft):
-    """flashspec at its defaults, as a list of one Contestant; empty, with a word, where it is not installed."""
+    """flashspec at its defaults. Returns a list of one Contestant; Absent where it is missing."""
     try:
         from flashspec import FlashSpecConfig, SamplingConfig, SpeculativeEngine
         from flashspec.engine import HuggingFaceDrafter, TargetModel
-    except ImportError as error:
-        print(f"flashspec does not run here ({error}); it is left out")
-        return []
-    dtype = target.dtype
-    small = HuggingFaceDrafter("draft", pair.device, dtype, model=draft)
-    large = TargetModel("target", pair.device, dtype, model=target)
+    except ImportError:
+        raise Absent("the package flashspec is not installed") from None
+    small = HuggingFaceDrafter("draft", pair.device, target.dtype, model=draft)
+    large = TargetModel("target", pair.device, target.dtype, model=target)
 
-    def answer(prompt, key, limit):
+    def timed(prompt, key, limit):
         config = FlashSpecConfig(
             device=str(pair.device),
             eos_token_ids=pair.eos,
-            sampling=SamplingConfig(temperature=1.0, seed=key[1] % 2**31),
+            sampling=SamplingConfig(temperature=1.0, seed=seed_of(key)),
         )
-        engine, tokens = (
-            SpeculativeEngine(config, [small], large),
-            torch.tensor([prompt], device=pair.device),
-        )
-        found, seconds = _seconds(
-            lambda: engine.generate(tokens, max_new_tokens=limit), pair.device
-        )
-        _, prefill = _seconds(lambda: engine.generate(tokens, max_new_tokens=1), pair.device)
-        return {
-            "n_tokens": found.n_tokens_generated,
-            "seconds": seconds,
-            "prefill_s": min(prefill, seconds),
-        }
+        engine = SpeculativeEngine(config, [small], large)
+        tokens = torch.tensor([prompt], device=pair.device)
+        synchronise(pair.device)
+        begin = time.perf_counter()
+        result = engine.generate(tokens, max_new_tokens=limit)
+        synchronise(pair.device)
+        return result.n_tokens_generated, time.perf_counter() - begin
+
+    def answer(prompt, key, limit):
+        n_tokens, seconds = timed(prompt, key, limit)
+        prefill_s = timed(prompt, key, 1)[1]
+        return {"n_tokens": n_tokens, "seconds": seconds, "prefill_s": min(prefill_s, seconds)}
 
     return [Contestant("flashspec", answer, peer=True)]

@@ -1,0 +1,169 @@
+"""What a forward costs: linear layers by kind, contexts by length, the memory's bandwidth.
+
+These are the tables that justify the packed and joined layers of helpers/models/compact.py, and the
+limits that a measured speed is compared with.
+"""
+
+import random
+import statistics
+import time
+
+import torch
+
+from helpers import experiments, stats
+from helpers.decoding.batch import synchronise
+from helpers.models import compact
+
+CONTEXTS = (128, 256, 512, 1024, 2048, 4096)
+WIDTHS = (1, 2, 3, 5, 9)  # tokens that go through at once
+# kinds of linear layer: name -> (kind and dtype as compact.linear takes them)
+KINDS = {
+    "fp32": ("plain", torch.float32),
+    "bf16": ("plain", torch.bfloat16),
+    "fp16 packed": ("fp16", torch.float32),
+    "int8 packed": ("int8", torch.float32),
+}
+
+
+# ---- limits ------------------------------------------------------------------------------------
+
+
+def bandwidth(device, size=2**28):
+    """Bytes per second when a large array is read, the best of five.
+
+    The limit of a decoder that reads all its weights for every token. size: numbers of 4 bytes.
+    """
+    array = torch.ones(size, dtype=torch.float32, device=device)
+    best = float("inf")
+    for _ in range(5):
+        begin = time.perf_counter()
+        array.sum()
+        synchronise(device)
+        best = min(best, time.perf_counter() - begin)
+    return array.nbytes / best
+
+
+def weight_bytes(lm):
+    """Bytes that one forward of a model reads, at the size that they are stored in.
+
+    Every linear layer and the output head.
+    """
+    config = lm.config
+    numbers = config.vocab_size * config.hidden_size
+    for outputs, inputs in _layer_shapes(config):
+        numbers += config.num_hidden_layers * sum(outputs) * inputs
+    return numbers * getattr(lm.body, "bytes_per_weight", torch.finfo(lm.dtype).bits // 8)
+
+
+def achieved(pair, rows, gammas):
+    """Measured speed ÷ its limit: {label: value}.
+
+    The limit of a speculative method (gammas: label -> γ) is the cost model's, that of AS_large the
+    memory's bandwidth. rows: the runs of race.race that count.
+    """
+    context = int(rows.prompt_tokens.mean() + rows.n_tokens.mean() / 2)
+    widths = range(1, max(gammas.values()) + 2)
+    forward = experiments.forward_times(pair, context, widths)
+    sums = rows.groupby("method")[["n_tokens", "decode_s"]].sum()
+    speed = sums.n_tokens / sums.decode_s
+    shares = {}
+    for label in gammas:
+        shares[label] = speed[label] / stats.cost_limit(rows[rows.method == label], forward)
+    limit = bandwidth(pair.device) / weight_bytes(pair.target)
+    shares["AS_large, of the bandwidth"] = speed["AS_large"] / limit
+    return shares
+
+
+# ---- linear layers -----------------------------------------------------------------------------
+
+
+def by_kind(pair):
+    """Milliseconds of all linear layers: model -> {kind of layer: {tokens: ms}}; {} on a GPU."""
+    if pair.device.type != "cpu":
+        return {}
+    if pair.small:
+        used = {"target": "fp32", "draft": "fp32"}
+    else:
+        used = {"target": "fp16 packed", "draft": "int8 packed"}
+    return {model: linear_times(getattr(pair, model).config, kind) for model, kind in used.items()}
+
+
+def linear_times(config, used, widths=WIDTHS, repeats=15):
+    """Milliseconds that all linear layers of a model of this shape take: {kind: {tokens: ms}}.
+
+    Random weights of one layer and of the output head are timed, and the layer counts as often as
+    the model has it. Projections that share an input (q, k, v; gate, up) are one matrix, as in
+    helpers/models/compact.py, but in the row "…, apart" of the kind `used`.
+    """
+    rows = {name: (*kind, True) for name, kind in KINDS.items()}
+    rows[f"{used}, apart"] = (*KINDS[used], False)
+    total = {name: dict.fromkeys(widths, 0.0) for name in rows}
+    groups = [(shape, config.num_hidden_layers) for shape in _layer_shapes(config)]
+    groups.append((([config.vocab_size], config.hidden_size), 1))
+    order = random.Random(0)
+    for (outputs, inputs), times in groups:
+        layers = {name: _layers(outputs, inputs, *row) for name, row in rows.items()}
+        dtypes = {name: dtype for name, (_, dtype, _) in rows.items()}
+        for width in widths:
+            medians = _medians(layers, dtypes, width, inputs, repeats, order)
+            for name, seconds in medians.items():
+                total[name][width] += 1000 * times * seconds
+    return total
+
+
+def _layer_shapes(config):
+    """Linear layers of one decoder layer as (outputs of the joined projections, inputs)."""
+    stated = getattr(config, "head_dim", None)
+    head = stated or config.hidden_size // config.num_attention_heads
+    queries = config.num_attention_heads * head
+    keys = config.num_key_value_heads * head
+    return [
+        ([queries, keys, keys], config.hidden_size),
+        ([config.intermediate_size, config.intermediate_size], config.hidden_size),
+        ([config.hidden_size], queries),
+        ([config.hidden_size], config.intermediate_size),
+    ]
+
+
+def _layers(outputs, inputs, kind, dtype, joined):
+    """Linear layers with random weights: one for all outputs, or one for each."""
+    sizes = [sum(outputs)] if joined else outputs
+    weights = [torch.randn(size, inputs) / 32 for size in sizes]
+    return [compact.linear(weight, None, kind, dtype) for weight in weights]
+
+
+def _medians(layers, dtypes, width, inputs, repeats, order):
+    """Median seconds of each kind's layers on `width` tokens: {kind: seconds}.
+
+    Kinds take turns in random order, so that nobody always follows the same one.
+    """
+    tries = {name: [] for name in layers}
+    for _ in range(repeats):
+        for name in order.sample(list(layers), len(layers)):
+            x = torch.randn(1, width, inputs, dtype=dtypes[name])
+            begin = time.perf_counter()
+            for layer in layers[name]:
+                layer(x)
+            tries[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(seconds) for name, seconds in tries.items()}
+
+
+# ---- contexts ----------------------------------------------------------------------------------
+
+
+def growth(pair):
+    """Milliseconds of a forward of one token by context: model -> [(context, ms)].
+
+    Up to what both models can hold. Contexts take turns, because a machine's speed drifts.
+    """
+    contexts = [context for context in CONTEXTS if context < pair.context]
+    tries = {(model, context): [] for model in ("draft", "target") for context in contexts}
+    for _ in range(5):
+        for context in contexts:
+            times = experiments.forward_times(pair, context, (1,), at_most_s=1.0)
+            for model, seconds in zip(times.model, times.seconds):
+                tries[model, context].append(1000 * seconds)
+    return {
+        model: [(context, statistics.median(tries[model, context])) for context in contexts]
+        for model in ("draft", "target")
+    }
