@@ -21,7 +21,7 @@ from helpers.decoding import decode
 from helpers.make import peers
 from helpers.make.peers import Contestant, synchronise
 from helpers.methods import Autoregressive, EntropyStop, Fixed, Speculative
-from helpers.models import compact
+from helpers.models import linears
 from helpers.plots import drawing
 
 TASKS = {"pocket": "pocket-arithmetic"}  # a real pair answers gsm8k
@@ -29,12 +29,7 @@ FIXED = [Fixed(g) for g in (2, 3, 4, 6, 8, 12)]
 STOPPED = [EntropyStop(cap, stop) for cap in (4, 8, 12) for stop in (0.5, 1.0)]
 CONTEXTS = (128, 256, 512, 1024, 2048, 4096)
 PHASES = ("draft", "verify", "host")
-LINEARS = (
-    ("fp32", "plain", torch.float32),
-    ("bf16", "plain", torch.bfloat16),
-    ("fp16 packed", "fp16", torch.float32),
-    ("int8 packed", "int8", torch.float32),
-)
+LINEARS = (linears.FP32, linears.BF16, linears.FP32_PACKED, linears.FP16, linears.INT8)
 
 
 def ours(pair, method, anew=True):
@@ -172,7 +167,7 @@ def weight_bytes(lm):
         c.num_hidden_layers * (attention + 3 * c.hidden_size * c.intermediate_size)
         + c.vocab_size * c.hidden_size
     )
-    return numbers * getattr(lm.body, "bytes_per_weight", torch.finfo(lm.dtype).bits // 8)
+    return numbers * linears.BYTES[lm.precision]
 
 
 def limits(pair, rows, gammas):
@@ -194,8 +189,8 @@ def linear_times(config, used, widths=(1, 2, 3, 5, 9), repeats=15):
     counts as often as the model has it. Projections that share an input (q, k, v; gate, up) are one matrix, as in
     helpers/models/compact.py, but in the row "…, apart" of the kind `used`.
     """
-    c, rows = config, {name: (kind, dtype, True) for name, kind, dtype in LINEARS}
-    rows[f"{used}, apart"] = (*rows[used][:2], False)
+    c, rows = config, {kind: (kind, True) for kind in LINEARS if linears.works(kind)}
+    rows[f"{used}, apart"] = (used, False)
     spent, order = {name: dict.fromkeys(widths, 0.0) for name in rows}, random.Random(0)
     dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
     inputs = [
@@ -212,17 +207,18 @@ def linear_times(config, used, widths=(1, 2, 3, 5, 9), repeats=15):
     for outputs, inside, times in groups:
         layers = {
             name: [
-                compact.linear(torch.randn(n, inside) / 32, None, kind, dtype)
+                linears.pack(torch.randn(n, inside) / 32, None, kind)
                 for n in ([sum(outputs)] if joined else outputs)
             ]
-            for name, (kind, dtype, joined) in rows.items()
+            for name, (kind, joined) in rows.items()
         }
         for width in widths:
             tries = {name: [] for name in rows}
             for name in [
                 n for _ in range(repeats) for n in order.sample(list(rows), len(rows))
             ]:  # nobody always follows the same one
-                x = torch.randn(1, width, inside, dtype=rows[name][1])
+                dtype = torch.bfloat16 if rows[name][0] == linears.BF16 else torch.float32
+                x = torch.randn(1, width, inside, dtype=dtype)
                 begin = time.perf_counter()
                 for layer in layers[name]:
                     layer(x)
@@ -236,12 +232,8 @@ def tricks(pair):
     """The table that justifies packed and joined layers: model -> {kind of layer: {tokens: ms}}; {} on a GPU."""
     if pair.device.type != "cpu":
         return {}
-    used = (
-        dict.fromkeys(("target", "draft"), "fp32")
-        if pair.small
-        else {"target": "fp16 packed", "draft": "int8 packed"}
-    )
-    return {name: linear_times(getattr(pair, name).config, kind) for name, kind in used.items()}
+    lms = {"target": pair.target, "draft": pair.draft}
+    return {name: linear_times(lm.config, lm.precision) for name, lm in lms.items()}
 
 
 def growth(pair):
