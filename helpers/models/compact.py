@@ -46,10 +46,10 @@ def precision_of(config, role, speed, device):
 class CompactBody:
     """Decoder-only transformer of the Qwen2/Llama family: RMSNorm, rotary attention, SwiGLU.
 
-    In int8 the residual stream is kept rotated: x H with a block-Hadamard H, which is orthogonal and
-    leaves norms as they are. An embedding is turned when it is looked up; what reads the stream has
-    W H, what writes it has H W. A norm's weight would stand between x H and W H, so it is multiplied
-    into W. Values are rotated within a head, and back by the output projection. Only the input of
+    In int8 the residual stream is kept rotated: x H with a block-Hadamard H, which is orthogonal
+    and leaves norms as they are. An embedding is turned when it is looked up; what reads the stream
+    has W H, what writes it has H W. A norm's weight would stand between x H and W H, so it is
+    multiplied into W. Values are rotated within a head, and back by the output projection. Only the input of
     the down projection, a product of two, is rotated on its way (QuaRot, arXiv 2404.00456).
     No autograd.
     """
