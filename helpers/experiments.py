@@ -309,6 +309,7 @@ def provenance(pair):
     return {
         "revision": pair.revision,
         "speed": pair.speed,
+        "precision": pair.precision,
         "device": _device_name(str(pair.device)),
         "dtype": str(pair.target.dtype).removeprefix("torch."),
         "torch": torch.__version__,

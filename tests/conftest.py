@@ -33,7 +33,7 @@ class TableLM:
             10**6,
             torch.device("cpu"),
         )
-        self.memory = None
+        self.memory, self.precision = None, "table"
 
     def prefill(self, tokens, lengths, room):
         self.memory = TableMemory(len(lengths), room)

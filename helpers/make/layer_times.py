@@ -12,17 +12,11 @@ import torch
 
 from helpers import experiments, stats
 from helpers.decoding.batch import synchronise
-from helpers.models import compact
+from helpers.models import linears
 
 CONTEXTS = (128, 256, 512, 1024, 2048, 4096)
 WIDTHS = (1, 2, 3, 5, 9)  # tokens that go through at once
-# kinds of linear layer: name -> (kind and dtype as compact.linear takes them)
-KINDS = {
-    "fp32": ("plain", torch.float32),
-    "bf16": ("plain", torch.bfloat16),
-    "fp16 packed": ("fp16", torch.float32),
-    "int8 packed": ("int8", torch.float32),
-}
+KINDS = (linears.FP32, linears.BF16, linears.FP32_PACKED, linears.FP16, linears.INT8)
 
 
 # ---- limits ------------------------------------------------------------------------------------
@@ -52,7 +46,7 @@ def weight_bytes(lm):
     numbers = config.vocab_size * config.hidden_size
     for outputs, inputs in _layer_shapes(config):
         numbers += config.num_hidden_layers * sum(outputs) * inputs
-    return numbers * getattr(lm.body, "bytes_per_weight", torch.finfo(lm.dtype).bits // 8)
+    return numbers * linears.BYTES[lm.precision]
 
 
 def achieved(pair, rows, gammas):
@@ -81,11 +75,8 @@ def by_kind(pair):
     """Milliseconds of all linear layers: model -> {kind of layer: {tokens: ms}}; {} on a GPU."""
     if pair.device.type != "cpu":
         return {}
-    if pair.small:
-        used = {"target": "fp32", "draft": "fp32"}
-    else:
-        used = {"target": "fp16 packed", "draft": "int8 packed"}
-    return {model: linear_times(getattr(pair, model).config, kind) for model, kind in used.items()}
+    lms = {"target": pair.target, "draft": pair.draft}
+    return {name: linear_times(lm.config, lm.precision) for name, lm in lms.items()}
 
 
 def linear_times(config, used, widths=WIDTHS, repeats=15):
@@ -95,15 +86,15 @@ def linear_times(config, used, widths=WIDTHS, repeats=15):
     the model has it. Projections that share an input (q, k, v; gate, up) are one matrix, as in
     helpers/models/compact.py, but in the row "…, apart" of the kind `used`.
     """
-    rows = {name: (*kind, True) for name, kind in KINDS.items()}
-    rows[f"{used}, apart"] = (*KINDS[used], False)
+    rows = {kind: (kind, True) for kind in KINDS if linears.works(kind)}
+    rows[f"{used}, apart"] = (used, False)
     total = {name: dict.fromkeys(widths, 0.0) for name in rows}
     groups = [(shape, config.num_hidden_layers) for shape in _layer_shapes(config)]
     groups.append((([config.vocab_size], config.hidden_size), 1))
     order = random.Random(0)
     for (outputs, inputs), times in groups:
         layers = {name: _layers(outputs, inputs, *row) for name, row in rows.items()}
-        dtypes = {name: dtype for name, (_, dtype, _) in rows.items()}
+        dtypes = {name: linears.input_dtype(kind) for name, (kind, _) in rows.items()}
         for width in widths:
             medians = _medians(layers, dtypes, width, inputs, repeats, order)
             for name, seconds in medians.items():
@@ -125,11 +116,11 @@ def _layer_shapes(config):
     ]
 
 
-def _layers(outputs, inputs, kind, dtype, joined):
+def _layers(outputs, inputs, kind, joined):
     """Linear layers with random weights: one for all outputs, or one for each."""
     sizes = [sum(outputs)] if joined else outputs
     weights = [torch.randn(size, inputs) / 32 for size in sizes]
-    return [compact.linear(weight, None, kind, dtype) for weight in weights]
+    return [linears.pack(weight, None, kind) for weight in weights]
 
 
 def _medians(layers, dtypes, width, inputs, repeats, order):

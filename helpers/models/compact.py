@@ -1,19 +1,20 @@
 """A compact forward for the Qwen2 / Llama family, with packed linear layers on a CPU.
 
-Checked against transformers' logits by tests/test_models.py. What each trick is worth stands in the
-README's table; `speed="plain"` is the same engine over transformers' own modules.
+Checked against transformers' logits by tests/test_models.py, and against fp32 of the same weights
+by helpers/models/fidelity.py. `speed="plain"` is the same engine over transformers' own modules.
 """
-
-import warnings
 
 import torch
 import torch.nn.functional as F
+
+from helpers.models import attention, linears
+from helpers.models.linears import rotate, rotation_block
 
 SMALL_EMBEDDING = 1 << 24  # numbers in the embedding of a small model, at most
 
 
 def fits(config):
-    """Whether CompactBody computes this architecture: the Qwen2/Llama family without sliding windows."""
+    """Whether CompactBody computes this architecture: Qwen2 or Llama without sliding windows."""
     windows = getattr(config, "sliding_window", None) and getattr(
         config, "use_sliding_window", True
     )
@@ -25,101 +26,108 @@ def fits(config):
 
 
 def is_small(config):
-    """Whether a model's layers fit the processor's cache: packing them, or a second thread, gains nothing."""
+    """Whether a model fits the processor's cache: packing or a second thread gains nothing."""
     return config.vocab_size * config.hidden_size < SMALL_EMBEDDING
 
 
-def linear(weight, bias, kind, dtype=torch.float32):
-    """A function x -> x W^T + b. kind: 'plain' (in `dtype`), 'fp16' (weights rounded to it) or 'int8'."""
-    if kind == "plain":
-        weight, bias = weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype)
-        return lambda x: F.linear(x, weight, bias)
-    if kind == "fp16":
-        packed = torch.ops.quantized.linear_prepack_fp16(
-            weight.float(), None if bias is None else bias.float()
-        )
-        return lambda x: torch.ops.quantized.linear_dynamic_fp16(x, packed)
-    ends = torch.tensor(
-        [1.0, -1.0] + [0.0] * 6
-    )  # in columns without weight: they fix the range of every row
-    weight = F.pad(weight.float(), (0, len(ends)))
-    scale = weight.abs().amax(1).clamp(min=1e-12) / 127
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # deprecated from some later torch on; the pinned one has no other int8
-        rounded = torch.quantize_per_channel(
-            weight, scale.double(), torch.zeros(len(scale), dtype=torch.int64), 0, torch.qint8
-        )
-    packed = torch.ops.quantized.linear_prepack(rounded, None)
+def precision_of(config, role, speed, device):
+    """How the linear layers of a model are kept: one of linears.PACKERS.
 
-    def int8(x):
-        if len(x) == 1:
-            y = torch.ops.quantized.linear_dynamic(F.pad(x, (0, len(ends))), packed, True)
-        else:  # the operator has one activation scale for all rows: with rows of one range none depends on another
-            size = x.abs().amax(-1, keepdim=True).clamp(min=1e-12)
-            x = torch.cat([x / size, ends.expand(*x.shape[:-1], -1)], -1)
-            y = torch.ops.quantized.linear_dynamic(x, packed, True) * size
-        return y if bias is None else y + bias
-
-    return int8
+    A large model on a CPU is packed: the draft in int8, the target in fp16 (or in int8 at speed
+    "int8"). Where that cannot be had the next best is taken; LM.precision says which.
+    """
+    if device.type != "cpu":
+        return linears.BF16
+    if is_small(config):
+        return linears.FP32
+    return linears.best(linears.INT8 if role == "draft" or speed == "int8" else linears.FP16)
 
 
 class CompactBody:
-    """Decoder-only transformer of the Qwen2/Llama family: RMSNorm, rotary attention, SwiGLU. No autograd."""
+    """Decoder-only transformer of the Qwen2/Llama family: RMSNorm, rotary attention, SwiGLU.
 
-    def __init__(self, model, role, dtype):
+    In int8 the residual stream is kept rotated: x H with a block-Hadamard H, which is orthogonal
+    and leaves norms as they are. An embedding is turned when it is looked up; what reads the stream
+    has W H, what writes it has H W. A norm's weight would stand between x H and W H, so it is
+    multiplied into W. Values are rotated within a head, and back by the output projection. Only the input of
+    the down projection, a product of two, is rotated on its way (QuaRot, arXiv 2404.00456).
+    No autograd.
+    """
+
+    def __init__(self, model, precision, dtype):
         self.config = config = model.config
         self.generation_eos = model.generation_config.eos_token_id
         base, device = model.model, model.device
-        large = device.type == "cpu" and not is_small(config)
-        kind = {"target": "fp16", "draft": "int8"}[role] if large else "plain"
-        self.bytes_per_weight = {"fp16": 2, "int8": 1}.get(kind, dtype.itemsize)
+        self.precision, self.dtype = precision, dtype
+        self.rotated = precision == linears.INT8
         self.dim = (
             getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         )
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.width, self.eps, self.dtype = (config.hidden_size,), config.rms_norm_eps, dtype
-        self.embedding = (
-            base.embed_tokens.weight.detach()
-        )  # as it is stored: a row is turned when it is looked up
-        self.layers = [self._pack(layer, kind) for layer in base.layers]
-        self.norm = base.norm.weight.detach().to(dtype)
-        self.head = linear(model.lm_head.weight, None, kind, dtype)
+        self.group = self.heads // self.kv_heads
+        self.width, self.eps = (config.hidden_size,), config.rms_norm_eps
+        self.steady = device.type == "cpu" and not is_small(config)
+        self.cells = attention.CELLS if self.steady else 1
+        self.stream_block = rotation_block(config.hidden_size)
+        self.head_block = rotation_block(self.dim, fewest=1)
+        self.inner_block = rotation_block(config.intermediate_size)
+        self.embedding = base.embed_tokens.weight.detach()  # as stored: a row is turned when used
+        head = model.lm_head.weight.detach()
+        self.layers = [self._packed(layer) for layer in base.layers]
+        self.norm, self.head = self._reader(base.norm, head)
         angle = torch.outer(
             torch.arange(config.max_position_embeddings, device=device).float(),
             base.rotary_emb.inv_freq.to(device).float(),
         )
         scaling = base.rotary_emb.attention_scaling
         self.cos = (torch.cat([angle, angle], 1).cos() * scaling).to(dtype)
-        self.sin = (torch.cat([-angle, angle], 1).sin() * scaling).to(
-            dtype
-        )  # first half negative: the rotation's sign
+        # first half negative: the rotation's sign
+        self.sin = (torch.cat([-angle, angle], 1).sin() * scaling).to(dtype)
 
-    def _pack(self, layer, kind):
-        """One layer as (norm, qkv, out, norm, gate and up, down), the projections that share an input joined."""
-        a, m, dtype = layer.self_attn, layer.mlp, self.dtype
-        qkv = [a.q_proj, a.k_proj, a.v_proj]
-        bias = None if a.q_proj.bias is None else torch.cat([p.bias for p in qkv])
+    def _packed(self, layer):
+        """One layer: norm, qkv, out, norm, gate and up, down. What shares an input is joined."""
+        a, m = layer.self_attn, layer.mlp
+        v, v_bias = a.v_proj.weight.detach(), a.v_proj.bias
+        out, out_bias = a.o_proj.weight.detach(), a.o_proj.bias
+        down = m.down_proj.weight.detach()
+        if self.rotated:
+            v = rotate(v.float().T, self.head_block).T
+            v_bias = None if v_bias is None else rotate(v_bias.float(), self.head_block)
+            out = rotate(rotate(out.float(), self.head_block).T, self.stream_block).T
+            out_bias = None if out_bias is None else rotate(out_bias.float(), self.stream_block)
+            down = rotate(rotate(down.float(), self.inner_block).T, self.stream_block).T
+        biases = [a.q_proj.bias, a.k_proj.bias, v_bias]
         packed = (
-            layer.input_layernorm.weight.detach().to(dtype),
-            linear(torch.cat([p.weight for p in qkv]), bias, kind, dtype),
-            linear(a.o_proj.weight, a.o_proj.bias, kind, dtype),
-            layer.post_attention_layernorm.weight.detach().to(dtype),
-            linear(torch.cat([m.gate_proj.weight, m.up_proj.weight]), None, kind, dtype),
-            linear(m.down_proj.weight, None, kind, dtype),
+            *self._reader(
+                layer.input_layernorm,
+                torch.cat([a.q_proj.weight.detach(), a.k_proj.weight.detach(), v]),
+                None if v_bias is None else torch.cat([b.detach() for b in biases]),
+            ),
+            linears.pack(out, out_bias, self.precision),
+            *self._reader(
+                layer.post_attention_layernorm,
+                torch.cat([m.gate_proj.weight.detach(), m.up_proj.weight.detach()]),
+            ),
+            linears.pack(down, None, self.precision),
         )
-        layer.self_attn = layer.mlp = (
-            None  # the packed copy replaces the original: one copy in memory
-        )
+        layer.self_attn = layer.mlp = None  # the packed copy is the only one in memory
         return packed
 
+    def _reader(self, norm, weight, bias=None):
+        """A norm's weight (None: it is in the matrix) and the layer that reads the stream there."""
+        if not self.rotated:
+            return norm.weight.detach().to(self.dtype), linears.pack(weight, bias, self.precision)
+        weight = rotate(weight.float() * norm.weight.detach().float(), self.stream_block)
+        return None, linears.pack(weight, bias, self.precision)
+
     def __call__(self, tokens, memory):
-        """tokens (rows, T) -> hidden states (rows, T, hidden size), writing keys and values into `memory`."""
+        """tokens (rows, T) -> hidden states (rows, T, hidden size); writes to `memory`."""
         B, T = tokens.shape
         cos, sin = self.cos[memory.positions][:, :, None], self.sin[memory.positions][:, :, None]
         x, width = F.embedding(tokens, self.embedding).to(self.dtype), self.width
-        turned = self.heads + self.kv_heads
+        if self.rotated:
+            x = rotate(x, self.stream_block)
+        turned, attend = self.heads + self.kv_heads, self._attention(memory)
         for i, (norm1, qkv, out, norm2, gate_up, down) in enumerate(self.layers):
             h = qkv(F.rms_norm(x, width, norm1, self.eps)).view(B, T, -1, self.dim)
             qk = h[:, :, :turned]
@@ -127,17 +135,26 @@ class CompactBody:
             k, v = memory.write(
                 i, qk[:, :, self.heads :].transpose(1, 2), h[:, :, turned:].transpose(1, 2)
             )
-            h = F.scaled_dot_product_attention(
-                qk[:, :, : self.heads].transpose(1, 2),
-                k,
-                v,
-                memory.mask,
-                enable_gqa=self.heads != self.kv_heads,
-            )
-            x = x + out(h.transpose(1, 2).reshape(B, T, -1))
+            x = x + out(attend(qk[:, :, : self.heads], k, v))
             gate, up = gate_up(F.rms_norm(x, width, norm2, self.eps)).chunk(2, -1)
-            x = x + down(F.silu(gate) * up)
+            h = F.silu(gate) * up
+            x = x + down(rotate(h, self.inner_block) if self.rotated else h)
         return F.rms_norm(x, width, self.norm, self.eps)
+
+    def _attention(self, memory):
+        """A function (q (rows, T, heads, dim), keys, values) -> (rows, T, heads · dim)."""
+        if not self.steady:
+            return lambda q, k, v: (
+                F.scaled_dot_product_attention(
+                    q.transpose(1, 2), k, v, memory.mask, enable_gqa=self.group > 1
+                )
+                .transpose(1, 2)
+                .flatten(2)
+            )
+        mask = attention.visibility(memory.positions, memory.end, self.kv_heads, self.group)
+        return lambda q, k, v: attention.attend(
+            q.unflatten(2, (self.kv_heads, self.group)), k, v, mask
+        )
 
     def logits(self, hidden):
         return self.head(hidden)

@@ -13,6 +13,7 @@ from transformers.cache_utils import Cache
 GROUP = 16  # prompts of like length that are read together
 
 KEPT_BYTES = 1 << 30  # of a batch's prompts, at most, that are kept for the next method
+SCORES = 1 << 26  # attention scores of a layer that are held at once while prompts are read
 
 
 class RaggedCache(Cache):
@@ -32,7 +33,8 @@ class RaggedCache(Cache):
 class Memory:
     """Keys and values of one model, each (rows, kv heads, length, dim) per layer, allocated once."""
 
-    def __init__(self, config, rows, length, dtype, device):
+    def __init__(self, config, rows, length, dtype, device, cells=1):
+        """`length` is a multiple of `cells`, and so is every length that is attended to."""
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (rows, config.num_key_value_heads, length, dim)
         self.keys = [
@@ -41,7 +43,7 @@ class Memory:
         self.values = [
             torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)
         ]
-        self.length, self.dtype, self.device = length, dtype, device
+        self.length, self.dtype, self.device, self.cells = length, dtype, device, cells
         self.cached = [
             0
         ] * rows  # how many tokens of each row are in the cache; the decoders keep it
@@ -49,7 +51,8 @@ class Memory:
 
     def at(self, start, T, row=None):
         """Choose the cells of the next forward: start[b] … start[b]+T-1 of rows `row` (or 0) and on. `start` is a list of ints."""
-        self.end, self.first, self.T = max(start) + T, start[0], T
+        self.first, self.T = start[0], T
+        self.end = -(-(max(start) + T) // self.cells) * self.cells
         self.rows = slice(row or 0, (row or 0) + len(start))
         self.written = slice(None) if row is None and len(start) == 1 else self.rows
         self.uniform = min(start) == max(start)
@@ -93,8 +96,11 @@ class Memory:
 class PlainBody:
     """The readable reference: transformers' own modules over our cache memory."""
 
+    cells = 1
+
     def __init__(self, model):
         self.model, self.config = model, model.config
+        self.precision = {torch.float32: "fp32", torch.bfloat16: "bf16"}[model.dtype]
 
     def __call__(self, tokens, memory):
         bias = None
@@ -118,12 +124,14 @@ class LM:
 
     prefill caches prompts; forward(tokens, start) runs T tokens per row from position start[b] and returns hidden
     states; logits(hidden) turns the ones that are wanted into scores. All on `device`; logits are fp32.
+    `precision` says how the linear layers are kept: "int8 rotated", "fp16", "fp32", "bf16", …
     """
 
     def __init__(self, body, vocab_size, device, dtype, name):
         self.body, self.config, self.name = body, body.config, name
         self.vocab_size, self.device, self.dtype = vocab_size, device, dtype
         self.context = body.config.max_position_embeddings
+        self.precision = body.precision
         self.memory = self.kept = None
 
     def start(self, rows, length, prompt=()):
@@ -131,9 +139,10 @@ class LM:
 
         Returns how many first tokens of `prompt`, which every row is to begin with, it holds already.
         """
-        have = self.memory
+        have, cells = self.memory, self.body.cells
+        length = -(-length // cells) * cells
         if have is None or have.keys[0].shape[0] != rows or not length <= have.length <= 2 * length:
-            self.memory = Memory(self.config, rows, length, self.dtype, self.device)
+            self.memory = Memory(self.config, rows, length, self.dtype, self.device, cells)
         known = len(os.path.commonprefix([self.memory.prompt, list(prompt)]))
         self.memory.prompt = list(prompt)
         return known
@@ -158,19 +167,25 @@ class LM:
                 cell.copy_(kept)
             return
         if have < shared:
-            self.forward(tokens[:1, have:shared], [have])
+            self._read(tokens[:1, have:shared], have)
         for row in range(0, len(lengths), GROUP):
             some = lengths[row : row + GROUP]
             if max(some) - 1 > shared:
-                self.forward(
-                    tokens[row : row + GROUP, shared : max(some) - 1], [shared] * len(some), row
-                )
+                self._read(tokens[row : row + GROUP, shared : max(some) - 1], shared, row)
         if (
             len(lengths) > 1
             and sum(c.numel() for c in cells[1::2]) * self.dtype.itemsize <= KEPT_BYTES
         ):
             common_once = [c if i % 2 else c[:1] for i, c in enumerate(cells)]
             self.kept = tokens[:, :width].clone(), [c.clone() for c in common_once]
+
+    def _read(self, tokens, start, row=None):
+        """Cache tokens (rows, T) from position `start` on, in blocks that keep attention small."""
+        rows, T = tokens.shape
+        block = max(1, SCORES // (rows * self.config.num_attention_heads * (start + T)))
+        for first in range(0, T, block):
+            some = tokens[:, first : first + block]
+            self.forward(some, [start + first] * rows, row)
 
     def forward(self, tokens, start, row=None):
         """tokens (rows, T) long, start: list of rows ints, of rows `row` and on. Returns hidden states (rows, T, hidden size)."""

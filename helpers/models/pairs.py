@@ -15,6 +15,7 @@ from helpers.models import compact
 from helpers.models.compact import is_small
 from helpers.models.lm import LM, PlainBody
 from helpers.models.revision import revision_of
+from helpers.models.threads import allowed_threads
 
 transformers_logging.disable_progress_bar()  # a bar per weight file says nothing here
 
@@ -51,7 +52,8 @@ PAIRS = {
 }
 
 
-ALL_THREADS = torch.get_num_threads()
+SPEEDS = ("fast", "int8", "plain")
+ALL_THREADS = allowed_threads(torch.get_num_threads())
 
 
 PLAIN_TEMPLATE = (
@@ -81,6 +83,11 @@ class Pair:
     def small(self):
         """Whether one CPU thread decodes it best."""
         return self.device.type == "cpu" and is_small(self.target.config)
+
+    @property
+    def precision(self):
+        """How the linear layers of both roles are kept, in words."""
+        return f"draft {self.draft.precision}, target {self.target.precision}"
 
     def copy(self):
         """The same weights with caches of their own: what another thread decodes with."""
@@ -128,11 +135,16 @@ def load_pair(
 ):
     """Load a preset, or any two models by hub id or local folder (draft=…, target=…).
 
-    speed "plain" is transformers' modules in fp32 (bf16 on a GPU); "fast" is helpers/models/compact.py. Returns Pair.
+    speed "plain" is transformers' modules in fp32 (bf16 on a GPU). "fast" is helpers/models/compact.py:
+    on a CPU a large draft in int8 and an exact target in fp16 (TV from fp32 below 1e-4). "int8" keeps
+    the target in int8 too (TV about 0.01): another target, faster, never taken unasked. Where a machine
+    lacks what these need the next best is taken, and `precision` of each model says what. Returns Pair.
     """
     preset = preset_of(name, draft, target)
-    if speed not in ("fast", "plain"):
-        raise ValueError(f"speed was {speed!r}; use 'fast' or 'plain' (the readable reference)")
+    if speed not in SPEEDS:
+        raise ValueError(
+            f"speed was {speed!r}; use 'fast', 'int8' (the target too) or 'plain' (the reference)"
+        )
     device = pick_device(device)
     _choose_threads(device, preset)
     folders = {"draft": locate(preset.draft, preset), "target": locate(preset.target, preset)}
@@ -169,7 +181,7 @@ def load_lm(folder, vocab_size, device, speed, role):
     """Load one model as an LM; `role` (draft, target) decides how the fast path packs it."""
     _check_memory(folder, speed)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    packs = speed == "fast" and compact.fits(AutoConfig.from_pretrained(folder))
+    packs = speed != "plain" and compact.fits(AutoConfig.from_pretrained(folder))
     try:  # what is packed anyway is read as it is stored: an fp32 copy of a large model would double the peak of memory
         model = (
             AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if packs else dtype)
@@ -181,7 +193,11 @@ def load_lm(folder, vocab_size, device, speed, role):
             f"the weights in {folder} cannot be read ({type(error).__name__}: {error}); "
             "they may be truncated: fetch or train them again"
         ) from error
-    body = compact.CompactBody(model, role, dtype) if packs else PlainBody(model)
+    if packs:
+        precision = compact.precision_of(model.config, role, speed, device)
+        body = compact.CompactBody(model, precision, dtype)
+    else:
+        body = PlainBody(model)
     return LM(body, vocab_size, device, dtype, str(folder))
 
 
@@ -262,7 +278,7 @@ def _check_memory(folder, speed):
     need = (
         sum(f.stat().st_size for f in files)
         / 2**30
-        * (2 if "16" in stored or speed == "fast" else 1)
+        * (1 if "32" in stored and speed == "plain" else 2)
         * 1.1
     )
     if need > free:

@@ -1,0 +1,70 @@
+"""Measure how far the packed models of a pair are from fp32 of the same files.
+
+`python -m helpers.make.fidelity --pair P` has the target write answers to gsm8k at temperature 1
+and prints mean TV, mean |ΔH| and the ratio of mean entropies for the draft, the exact target and
+the int8 target. One reference in fp32 is in memory at a time.
+"""
+
+import argparse
+from dataclasses import asdict
+
+import pandas as pd
+import torch
+
+from helpers import experiments, models, tasks
+from helpers.decoding import decode
+from helpers.methods import Autoregressive
+from helpers.models import fidelity, pairs
+
+POSITIONS = 500  # at least, which holds a TV near 0.01 to about 5 %
+BATCH = 8
+PATHS = {"draft": ("fast",), "target": ("fast", "int8")}
+
+
+def answers(pair, problems, positions=POSITIONS):
+    """(prompt, answer) token lists, written by the target at temperature 1 until they suffice."""
+    texts = []
+    for first in range(0, len(problems), BATCH):
+        some = problems[first : first + BATCH]
+        prompts = [pair.encode(p.messages) for p in some]
+        keys = [experiments.key(0, p) for p in some]
+        method = Autoregressive("target")
+        written = decode(pair, method, prompts, keys, max_new_tokens=some[0].max_new_tokens)
+        texts += [(prompt, a.tokens) for prompt, a in zip(prompts, written)]
+        if sum(len(tokens) for _, tokens in texts) >= positions:
+            break
+    return texts
+
+
+def fidelity_of(pair_name, texts):
+    """Fidelity by role and path: {"draft": …, "target": …, "target, int8": …}."""
+    preset, device = models.PAIRS[pair_name], torch.device("cpu")
+    found = {}
+    for role, speeds in PATHS.items():
+        folder = models.locate(getattr(preset, role), preset)
+        reference = pairs.load_lm(folder, None, device, "plain", role)
+        for speed in speeds:
+            packed = pairs.load_lm(folder, None, device, speed, role)
+            name = role if speed == "fast" else f"{role}, {speed}"
+            found[name] = fidelity.measure(packed, reference, texts)
+            del packed
+        del reference
+    return found
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.make.fidelity", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--pair", default="qwen2.5-coder")
+    given = parser.parse_args(arguments)
+    pair = models.load_pair(given.pair)
+    texts = answers(pair, tasks.load("gsm8k", 64))
+    del pair
+    found = fidelity_of(given.pair, texts)
+    table = pd.DataFrame([{"path": name} | asdict(f) for name, f in found.items()])
+    print(table.round(5).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

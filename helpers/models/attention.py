@@ -1,0 +1,51 @@
+"""Attention for a CPU in which a token's result does not depend on what is computed beside it.
+
+torch's fused kernel adds in an order that depends on how many tokens are asked for, so a block of
+tokens would differ in the last bits from its tokens one by one; and it reads the keys once per
+query head. Here the query heads that share a key head are rows of one product: keys are read once.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from helpers.models.linears import FEWEST_ROWS
+
+CELLS = 128  # keys that are summed in one product; the cache's length is a multiple of it
+
+
+def whole(length):
+    """The least multiple of CELLS that holds `length` cells."""
+    return -(-length // CELLS) * CELLS
+
+
+def visibility(positions, length, kv_heads, group):
+    """What is added to the scores: 0 up to a token's own position, -inf after it.
+
+    positions (rows, T) -> (rows · kv heads, T · group, length), or FEWEST_ROWS in the middle.
+    """
+    unseen = torch.arange(length) > positions[:, :, None]
+    mask = torch.zeros(unseen.shape).masked_fill_(unseen, -math.inf).repeat_interleave(group, 1)
+    mask = F.pad(mask, (0, 0, 0, max(0, FEWEST_ROWS - mask.shape[1])))
+    return mask.repeat_interleave(kv_heads, 0)
+
+
+def attend(q, keys, values, mask):
+    """q (rows, T, kv heads, group, dim), keys and values (rows, kv heads, length, dim), with a mask
+    from `visibility` and `length` a multiple of CELLS. Returns (rows, T, kv heads · group · dim).
+    """
+    rows, T, kv_heads, group, dim = q.shape
+    n = T * group
+    q = q.transpose(1, 2).reshape(rows * kv_heads, n, dim)
+    q = F.pad(q, (0, 0, 0, max(0, FEWEST_ROWS - n)))
+    keys, values = keys.flatten(0, 1), values.flatten(0, 1)
+    p = torch.baddbmm(mask, q, keys.transpose(1, 2), alpha=dim**-0.5).softmax(-1)
+    # One product per CELLS keys: the order of a longer sum would depend on its length. Cells after
+    # a token's own position add exact zeros.
+    out = torch.bmm(p[:, :, :CELLS], values[:, :CELLS])
+    for first in range(CELLS, keys.shape[1], CELLS):
+        cells = slice(first, first + CELLS)
+        out.baddbmm_(p[:, :, cells], values[:, cells])
+    out = out[:, :n].view(rows, kv_heads, T, group, dim)
+    return out.transpose(1, 2).reshape(rows, T, -1)
