@@ -1,8 +1,8 @@
 """One model and its key/value cache.
 
-The cache is plain preallocated memory of shape (rows, heads, length, dim). `LM.forward` writes at the
-positions it is given and attends to nothing after them, so rolling back costs nothing: the caller passes
-a smaller integer next time.
+The cache is plain preallocated memory of shape (rows, heads, length, dim). `LM.forward` writes at
+the positions it is given and attends to nothing after them, so rolling back costs nothing: the
+caller passes a smaller integer next time.
 """
 
 import os
@@ -11,7 +11,6 @@ import torch
 from transformers.cache_utils import Cache
 
 GROUP = 16  # prompts of like length that are read together
-
 KEPT_BYTES = 1 << 30  # of a batch's prompts, at most, that are kept for the next method
 SCORES = 1 << 26  # attention scores of a layer that are held at once while prompts are read
 
@@ -30,55 +29,63 @@ class RaggedCache(Cache):
         return 0
 
 
+def round_up(n, multiple):
+    """The least multiple that is not below n."""
+    return -(-n // multiple) * multiple
+
+
 class Memory:
-    """Keys and values of one model, each (rows, kv heads, length, dim) per layer, allocated once."""
+    """Keys and values of one model, (rows, kv heads, length, dim) per layer, allocated once."""
 
     def __init__(self, config, rows, length, dtype, device, cells=1):
         """`length` is a multiple of `cells`, and so is every length that is attended to."""
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (rows, config.num_key_value_heads, length, dim)
-        self.keys = [
-            torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)
-        ]
-        self.values = [
-            torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)
-        ]
-        self.length, self.dtype, self.device, self.cells = length, dtype, device, cells
-        self.cached = [
-            0
-        ] * rows  # how many tokens of each row are in the cache; the decoders keep it
-        self.prompt = []  # the tokens with which every row begins, to be found again by the next run
+        layers = range(config.num_hidden_layers)
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
+        self.length = length
+        self.dtype = dtype
+        self.device = device
+        self.cells = cells
+        # How many tokens of each row are in the cache; the decoders keep it.
+        self.cached = [0] * rows
+        # The tokens with which every row begins, so that the next run finds them.
+        self.prompt = []
 
-    def at(self, start, T, row=None):
-        """Choose the cells of the next forward: start[b] … start[b]+T-1 of rows `row` (or 0) and on. `start` is a list of ints."""
-        self.first, self.T = start[0], T
-        self.end = -(-(max(start) + T) // self.cells) * self.cells
-        self.rows = slice(row or 0, (row or 0) + len(start))
+    def aim(self, start, width, row=None):
+        """Choose the cells of the next forward.
+
+        They are start[b] … start[b] + width - 1 of the rows from `row` on (None: from the first).
+        A single `start` without a row writes to every row: so is a shared prompt read once.
+        """
+        first_row = row or 0
+        self.rows = slice(first_row, first_row + len(start))
         self.written = slice(None) if row is None and len(start) == 1 else self.rows
-        self.uniform = min(start) == max(start)
-        self.positions = torch.tensor(start, device=self.device)[:, None] + torch.arange(
-            T, device=self.device
-        )
-        self.index = (
-            None
-            if self.uniform
-            else torch.arange(self.rows.start, self.rows.stop, device=self.device)[:, None]
-        )
+        self.first = start[0]
+        self.width = width
+        self.end = round_up(max(start) + width, self.cells)
+        self.aligned = min(start) == max(start)
+        begin = torch.tensor(start, device=self.device)[:, None]
+        self.positions = begin + torch.arange(width, device=self.device)
+        self.index = None
+        if not self.aligned:
+            rows = torch.arange(self.rows.start, self.rows.stop, device=self.device)
+            self.index = rows[:, None]
+        # A single token that every row puts in the same cell may see all there is: no mask.
         self.mask = None
-        if not (self.uniform and T == 1):
-            self.mask = (
-                torch.arange(self.end, device=self.device) <= self.positions[:, None, :, None]
-            )
+        if not (self.aligned and width == 1):
+            cells = torch.arange(self.end, device=self.device)
+            self.mask = cells <= self.positions[:, None, :, None]
 
     def write(self, layer, k, v):
-        """Store k, v of shape (rows, heads, T, dim); return everything up to the last position in use.
-
-        A forward of one row without a number fills every row: so is a prompt that many rows share read once.
-        """
-        keys, values = self.keys[layer], self.values[layer]
-        if self.uniform:
-            keys[self.written, :, self.first : self.first + self.T] = k
-            values[self.written, :, self.first : self.first + self.T] = v
+        """Store k, v, (rows, heads, width, dim). Returns all up to the last position in use."""
+        keys = self.keys[layer]
+        values = self.values[layer]
+        if self.aligned:
+            cells = slice(self.first, self.first + self.width)
+            keys[self.written, :, cells] = k
+            values[self.written, :, cells] = v
         else:
             keys[self.index, :, self.positions] = k.transpose(1, 2)
             values[self.index, :, self.positions] = v.transpose(1, 2)
@@ -99,7 +106,9 @@ class PlainBody:
     cells = 1
 
     def __init__(self, model):
-        self.model, self.config = model, model.config
+        self.model = model
+        self.config = model.config
+        self.generation_eos = model.generation_config.eos_token_id
         self.precision = {torch.float32: "fp32", torch.bfloat16: "bf16"}[model.dtype]
 
     def __call__(self, tokens, memory):
@@ -122,62 +131,78 @@ class PlainBody:
 class LM:
     """One model and its cache.
 
-    prefill caches prompts; forward(tokens, start) runs T tokens per row from position start[b] and returns hidden
-    states; logits(hidden) turns the ones that are wanted into scores. All on `device`; logits are fp32.
-    `precision` says how the linear layers are kept: "int8 rotated", "fp16", "fp32", "bf16", …
+    prefill caches prompts; forward(tokens, start) runs some tokens per row from position start[b]
+    and returns hidden states; logits(hidden) turns the ones that are wanted into scores. All on
+    `device`; logits are fp32. `precision` says how the linear layers are kept: "int8 rotated",
+    "fp16", "fp32", "bf16", …
     """
 
     def __init__(self, body, vocab_size, device, dtype, name):
-        self.body, self.config, self.name = body, body.config, name
-        self.vocab_size, self.device, self.dtype = vocab_size, device, dtype
-        self.context = body.config.max_position_embeddings
+        self.body = body
+        self.config = body.config
         self.precision = body.precision
-        self.memory = self.kept = None
+        self.context = body.config.max_position_embeddings
+        self.vocab_size = vocab_size
+        self.device = device
+        self.dtype = dtype
+        self.name = name
+        self.memory = None
+        self.kept = None  # tokens of the batch that was read last, and their keys and values
 
     def start(self, rows, length, prompt=()):
-        """Allocate a cache for `rows` sequences of at most `length` tokens (kept if it fits already).
+        """Allocate a cache for `rows` sequences of at most `length` tokens, unless one fits.
 
-        Returns how many first tokens of `prompt`, which every row is to begin with, it holds already.
+        Returns how many first tokens of `prompt`, which every row is to begin with, it holds.
         """
-        have, cells = self.memory, self.body.cells
-        length = -(-length // cells) * cells
-        if have is None or have.keys[0].shape[0] != rows or not length <= have.length <= 2 * length:
+        length = round_up(length, self.body.cells)
+        memory = self.memory
+        fits = memory is not None and memory.keys[0].shape[0] == rows
+        if not (fits and length <= memory.length <= 2 * length):
+            cells = self.body.cells
             self.memory = Memory(self.config, rows, length, self.dtype, self.device, cells)
         known = len(os.path.commonprefix([self.memory.prompt, list(prompt)]))
         self.memory.prompt = list(prompt)
         return known
 
     def prefill(self, tokens, lengths, room):
-        """Cache all but the last token of every prompt: row b is tokens[b, :lengths[b]]; `room` cells are allocated.
+        """Cache all but the last token of every prompt: row b is tokens[b, :lengths[b]].
 
-        What all prompts begin with (examples, say) is computed once, and a batch that was the last one too not at all.
+        `room` cells are allocated. What all prompts begin with (examples, say) is computed once,
+        and a batch that was the last one too not at all.
         """
-        width, shortest = max(lengths) - 1, min(lengths) - 1
-        differs = (tokens[:, :shortest] != tokens[:1, :shortest]).any(0)
-        shared = int(differs.int().argmax()) if differs.any() else shortest
-        have = self.start(len(lengths), room, tokens[0, :shared].tolist())
-        cells = [
-            part
-            for x in (*self.memory.keys, *self.memory.values)
-            for part in (x[:, :, :shared], x[:, :, shared:width])
-        ]
+        width = max(lengths) - 1
+        shared = _shared_tokens(tokens, min(lengths) - 1)
+        known = self.start(len(lengths), room, tokens[0, :shared].tolist())
         self.memory.cached = [n - 1 for n in lengths]
         if self.kept and torch.equal(self.kept[0], tokens[:, :width]):
-            for cell, kept in zip(cells, self.kept[1]):
-                cell.copy_(kept)
+            self._restore(shared, width)
             return
-        if have < shared:
-            self._read(tokens[:1, have:shared], have)
+        if known < shared:
+            self._read(tokens[:1, known:shared], known)
         for row in range(0, len(lengths), GROUP):
-            some = lengths[row : row + GROUP]
-            if max(some) - 1 > shared:
-                self._read(tokens[row : row + GROUP, shared : max(some) - 1], shared, row)
-        if (
-            len(lengths) > 1
-            and sum(c.numel() for c in cells[1::2]) * self.dtype.itemsize <= KEPT_BYTES
-        ):
-            common_once = [c if i % 2 else c[:1] for i, c in enumerate(cells)]
-            self.kept = tokens[:, :width].clone(), [c.clone() for c in common_once]
+            longest = max(lengths[row : row + GROUP]) - 1
+            if longest > shared:
+                self._read(tokens[row : row + GROUP, shared:longest], shared, row)
+        self._keep(tokens[:, :width], shared, width)
+
+    def _parts(self, shared, width):
+        """Keys and values of every layer: of what all rows share (one row), and of the rest."""
+        for cache in (*self.memory.keys, *self.memory.values):
+            yield cache[:, :, :shared], cache[:, :, shared:width]
+
+    def _keep(self, tokens, shared, width):
+        """Keep a batch's prompts for the next method, where they are not too many."""
+        parts = list(self._parts(shared, width))
+        numbers = sum(rest.numel() for _, rest in parts)
+        if len(tokens) > 1 and numbers * self.dtype.itemsize <= KEPT_BYTES:
+            copies = [(common[:1].clone(), rest.clone()) for common, rest in parts]
+            self.kept = tokens.clone(), copies
+
+    def _restore(self, shared, width):
+        """Put the kept prompts back."""
+        for part, copy in zip(self._parts(shared, width), self.kept[1]):
+            for cells, kept in zip(part, copy):
+                cells.copy_(kept)
 
     def _read(self, tokens, start, row=None):
         """Cache tokens (rows, T) from position `start` on, in blocks that keep attention small."""
@@ -188,10 +213,19 @@ class LM:
             self.forward(some, [start + first] * rows, row)
 
     def forward(self, tokens, start, row=None):
-        """tokens (rows, T) long, start: list of rows ints, of rows `row` and on. Returns hidden states (rows, T, hidden size)."""
-        self.memory.at(start, tokens.shape[1], row)
+        """Run tokens (rows, width), long, from positions `start` (ints, one per row) on.
+
+        They belong to the rows from `row` on. Returns hidden states (rows, width, hidden size).
+        """
+        self.memory.aim(start, tokens.shape[1], row)
         return self.body(tokens, self.memory)
 
     def logits(self, hidden):
-        """hidden (..., hidden size) -> scores (..., V), fp32, cut to the pair's common vocabulary."""
+        """hidden (..., hidden size) -> scores (..., V), fp32, of the pair's common vocabulary."""
         return self.body.logits(hidden)[..., : self.vocab_size].float()
+
+
+def _shared_tokens(tokens, most):
+    """How many first tokens, at most `most`, all rows have in common."""
+    differs = (tokens[:, :most] != tokens[:1, :most]).any(0)
+    return int(differs.int().argmax()) if differs.any() else most

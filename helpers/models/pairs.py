@@ -37,12 +37,13 @@ PAIRS = {
         {name: f"data/pocket/expert-{name}" for name in ("math", "code", "law")},
         "make pocket",
     ),
+    # There is no expert of the draft's size for this pair.
     "qwen2.5-coder": Preset(
         "data/models/qwen2.5-coder/draft",
         "data/models/qwen2.5-coder/target",
         {"coder-1.5b": "data/models/qwen2.5-coder/target"},
         "make models",
-    ),  # no expert of the draft's size
+    ),
     "qwen2.5-0.5b-7b": Preset("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-7B-Instruct"),
     "qwen2.5-1.5b-32b": Preset("Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-32B-Instruct"),
     "qwen3-0.6b-8b": Preset("Qwen/Qwen3-0.6B", "Qwen/Qwen3-8B"),
@@ -51,11 +52,10 @@ PAIRS = {
     ),
 }
 
-
 SPEEDS = ("fast", "int8", "plain")
 ALL_THREADS = allowed_threads(torch.get_num_threads())
 
-
+# A chat for models that have no template of their own.
 PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ m['role'].capitalize() }}: {{ m['content'] }}\n\n{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
@@ -64,7 +64,7 @@ PLAIN_TEMPLATE = (
 
 @dataclass
 class Pair:
-    """A draft and a target over one vocabulary, with experts of the draft's size where there are any."""
+    """A draft and a target over one vocabulary, with experts of the draft's size, if any."""
 
     name: str
     draft: LM
@@ -86,25 +86,23 @@ class Pair:
 
     @property
     def precision(self):
-        """How the linear layers of both roles are kept, in words."""
+        """How the linear layers of both roles are kept, in words; "" where no model is loaded."""
+        if self.draft is None:
+            return ""
         return f"draft {self.draft.precision}, target {self.target.precision}"
 
     def copy(self):
         """The same weights with caches of their own: what another thread decodes with."""
-        lms = {
-            name: copy(lm)
-            for name, lm in {"draft": self.draft, "target": self.target, **self.experts}.items()
-        }
-        for lm in lms.values():
-            lm.memory = lm.kept = None
-        return replace(self, draft=lms.pop("draft"), target=lms.pop("target"), experts=lms)
+        draft, target = _fresh(self.draft), _fresh(self.target)
+        experts = {name: _fresh(lm) for name, lm in self.experts.items()}
+        return replace(self, draft=draft, target=target, experts=experts)
 
     @property
     def context(self):
         return min(m.context for m in (self.draft, self.target, *self.experts.values()))
 
     def encode(self, messages):
-        """Chat messages -> prompt token ids, through the chat template (a plain one where there is none)."""
+        """Chat messages -> prompt token ids, through the chat template (else a plain one)."""
         template = None if self.tokenizer.chat_template else PLAIN_TEMPLATE
         text = self.tokenizer.apply_chat_template(
             messages, chat_template=template, tokenize=False, add_generation_prompt=True
@@ -116,9 +114,18 @@ class Pair:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
+def _fresh(lm):
+    """The same model without a cache."""
+    own = copy(lm)
+    own.memory = None
+    own.kept = None
+    return own
+
+
 def pick_device(device="auto"):
-    """'auto' -> cuda where there is one, else cpu; anything else is checked and returned."""
-    device = os.environ.get("DEVICE") or device if device == "auto" else device
+    """'auto' -> $DEVICE, or cuda where there is one, else cpu; anything else is checked."""
+    if device == "auto":
+        device = os.environ.get("DEVICE") or "auto"
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if not str(device).startswith(("cpu", "cuda")):
@@ -135,10 +142,11 @@ def load_pair(
 ):
     """Load a preset, or any two models by hub id or local folder (draft=…, target=…).
 
-    speed "plain" is transformers' modules in fp32 (bf16 on a GPU). "fast" is helpers/models/compact.py:
-    on a CPU a large draft in int8 and an exact target in fp16 (TV from fp32 below 1e-4). "int8" keeps
-    the target in int8 too (TV about 0.01): another target, faster, never taken unasked. Where a machine
-    lacks what these need the next best is taken, and `precision` of each model says what. Returns Pair.
+    speed "plain" is transformers' modules in fp32 (bf16 on a GPU). "fast" is the forward of
+    helpers/models/compact.py: on a CPU a large draft in int8 and an exact target in fp16 (TV from
+    fp32 below 1e-4). "int8" keeps the target in int8 too (TV about 0.01): another target, faster,
+    never taken unasked. Where a machine lacks what these need the next best is taken, and
+    `precision` of each model says what. Returns Pair.
     """
     preset = preset_of(name, draft, target)
     if speed not in SPEEDS:
@@ -153,25 +161,28 @@ def load_pair(
     tokenizers = {key: load_tokenizer(folder) for key, folder in folders.items()}
     check_tokenizers(tokenizers["draft"], tokenizers["target"], folders["draft"], folders["target"])
     vocab = min(AutoConfig.from_pretrained(f).vocab_size for f in folders.values())
-    models = {
-        key: load_lm(folder, vocab, device, speed, role="target" if key == "target" else "draft")
-        for key, folder in folders.items()
-    }
-    target_lm, draft_lm = models.pop("target"), models.pop("draft")
+    models = {}
+    for key, folder in folders.items():
+        role = "target" if key == "target" else "draft"
+        models[key] = load_lm(folder, vocab, device, speed, role)
+    tokenizer = tokenizers["target"]
     return Pair(
-        name,
-        draft_lm,
-        target_lm,
-        tokenizers["target"],
-        end_tokens(target_lm, tokenizers["target"]),
-        models,
-        revision_of(folders),
-        speed,
+        name=name,
+        draft=models["draft"],
+        target=models["target"],
+        tokenizer=tokenizer,
+        eos=end_tokens(models["target"], tokenizer),
+        experts={key: lm for key, lm in models.items() if key not in ("draft", "target")},
+        revision=revision_of(folders),
+        speed=speed,
     )
 
 
 def _choose_threads(device, preset):
-    """On a CPU one thread for a small pair, whose layers end before a second one is awake; OMP_NUM_THREADS overrides."""
+    """On a CPU one thread for a small pair; OMP_NUM_THREADS overrides.
+
+    A small pair's layers end before a second thread is awake.
+    """
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         small = is_small(AutoConfig.from_pretrained(locate(preset.target, preset)))
         torch.set_num_threads(1 if small else ALL_THREADS)
@@ -182,12 +193,10 @@ def load_lm(folder, vocab_size, device, speed, role):
     _check_memory(folder, speed)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     packs = speed != "plain" and compact.fits(AutoConfig.from_pretrained(folder))
-    try:  # what is packed anyway is read as it is stored: an fp32 copy of a large model would double the peak of memory
-        model = (
-            AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if packs else dtype)
-            .to(device)
-            .eval()
-        )
+    # What is packed anyway is read as it is stored: an fp32 copy would double the peak of memory.
+    read_as = "auto" if packs else dtype
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=read_as).to(device).eval()
     except Exception as error:
         raise RuntimeError(
             f"the weights in {folder} cannot be read ({type(error).__name__}: {error}); "
@@ -202,26 +211,29 @@ def load_lm(folder, vocab_size, device, speed, role):
 
 
 def check_tokenizers(a, b, name_a, name_b):
-    """Refuse two tokenizers that give tokens different ids; a padded vocabulary *size* is no difference."""
-    va, vb = a.get_vocab(), b.get_vocab()
-    if va == vb:
+    """Refuse two tokenizers that give tokens different ids; a padded *size* is no difference."""
+    ids_a = a.get_vocab()
+    ids_b = b.get_vocab()
+    if ids_a == ids_b:
         return
-    differing = [t for t in va.keys() & vb.keys() if va[t] != vb[t]]
-    only = va.keys() ^ vb.keys()
+    differing = [token for token in ids_a.keys() & ids_b.keys() if ids_a[token] != ids_b[token]]
+    only = ids_a.keys() ^ ids_b.keys()
     raise ValueError(
         f"the tokenizers of {name_a} and {name_b} differ ({len(differing)} tokens with other ids, "
         f"{len(only)} in one only); speculative sampling needs a draft with the target's tokenizer"
     )
 
 
-def preset_of(name, draft, target):
+def preset_of(name, draft=None, target=None):
+    """A line of PAIRS, or a Preset of two models that are given."""
     if (draft is None) != (target is None):
         raise ValueError("give both draft= and target=, or neither and the name of a pair")
     if draft is not None:
         return Preset(draft, target)
     if name not in PAIRS:
         raise ValueError(
-            f"there is no pair {name!r}; choose one of {', '.join(PAIRS)}, or give draft= and target="
+            f"there is no pair {name!r}; choose one of {', '.join(PAIRS)}, "
+            "or give draft= and target="
         )
     return PAIRS[name]
 
@@ -240,6 +252,7 @@ def locate(where, preset):
 
 
 def load_tokenizer(folder):
+    """The tokenizer of a model, from a folder beside it where there is one."""
     beside = Path(folder).parent / "tokenizer"
     where = beside if Path(folder).is_dir() and beside.is_dir() else folder
     try:
@@ -262,27 +275,29 @@ def end_tokens(lm, tokenizer):
 def _check_memory(folder, speed):
     """Say in a sentence that a model will not fit, before the system kills the process."""
     files = list(Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else []
-    info = Path("/proc/meminfo")
-    if not files or not info.exists():
+    free = _free_memory()
+    if not files or free is None:
         return
-    free = (
-        next(
-            int(line.split()[1])
-            for line in info.read_text().splitlines()
-            if line.startswith("MemAvailable")
-        )
-        / 2**20
-    )
-    index = Path(folder) / "config.json"
-    stored = json.loads(index.read_text()).get("dtype", "float32") if index.exists() else "float32"
-    need = (
-        sum(f.stat().st_size for f in files)
-        / 2**30
-        * (1 if "32" in stored and speed == "plain" else 2)
-        * 1.1
-    )
+    stored = "float32"
+    config = Path(folder) / "config.json"
+    if config.exists():
+        stored = json.loads(config.read_text()).get("dtype", "float32")
+    # fp32 is used as it lies there; anything else is turned or packed, beside what was read.
+    copies = 1 if "32" in stored and speed == "plain" else 2
+    need = 1.1 * copies * sum(file.stat().st_size for file in files) / 2**30
     if need > free:
         raise MemoryError(
-            f"{folder} needs about {need:.1f} GiB of memory while it is loaded and {free:.1f} GiB are free; "
-            "close other programs or choose a smaller pair"
+            f"{folder} needs about {need:.1f} GiB of memory while it is loaded and {free:.1f} GiB "
+            "are free; close other programs or choose a smaller pair"
         )
+
+
+def _free_memory():
+    """Memory that a process can still get, GiB; None where the system does not say."""
+    file = Path("/proc/meminfo")
+    if not file.exists():
+        return None
+    for line in file.read_text().splitlines():
+        if line.startswith("MemAvailable"):
+            return int(line.split()[1]) / 2**20
+    return None

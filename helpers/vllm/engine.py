@@ -25,7 +25,7 @@ from types import SimpleNamespace
 import pandas as pd
 from transformers import GenerationConfig
 
-from helpers import common, experiments, models, stats, store, tasks
+from helpers import common, experiments, models, store, tasks
 from helpers.common import track
 from helpers.decoding.batch import Generation, cut_at_stop
 from helpers.methods import Autoregressive, EntropyStop, Sampling, Speculative
@@ -424,16 +424,3 @@ class Served:
         """No single forward can be timed from outside vLLM: the cost model's times are NaN."""
         cells = [(model, width) for model in ("draft", "target") for width in widths]
         return pd.DataFrame(cells, columns=["model", "width"]).assign(seconds=float("nan"))
-
-
-def rescued_share(rows, method):
-    """Share of answers that hold a rescue, as a stats.Interval.
-
-    Without a number where the engine counts no rescues (vLLM).
-    """
-    part = rows[rows.method == method]
-    if part.rescued.isna().any():
-        nan = float("nan")
-        return stats.Interval(nan, nan, nan, part.problem_id.nunique(), "an uncounted share")
-    rescued = part.assign(any_rescue=(part.rescued > 0).astype(float))
-    return stats.mean(rescued, "any_rescue", method)
