@@ -1,8 +1,8 @@
 """One model and its key/value cache.
 
-The cache is plain preallocated memory of shape (rows, heads, length, dim). `LM.forward` writes at the
-positions it is given and attends to nothing after them, so rolling back costs nothing: the caller passes
-a smaller integer next time.
+The cache is plain preallocated memory of shape (rows, heads, length, dim). `LM.forward` writes at
+the positions it is given and attends to nothing after them, so rolling back costs nothing: the
+caller passes a smaller integer next time.
 """
 
 import os
@@ -31,7 +31,7 @@ class RaggedCache(Cache):
 
 
 class Memory:
-    """Keys and values of one model, each (rows, kv heads, length, dim) per layer, allocated once."""
+    """Keys and values of a model, (rows, kv heads, length, dim) per layer, allocated once."""
 
     def __init__(self, config, rows, length, dtype, device, cells=1):
         """`length` is a multiple of `cells`, and so is every length that is attended to."""
@@ -47,10 +47,14 @@ class Memory:
         self.cached = [
             0
         ] * rows  # how many tokens of each row are in the cache; the decoders keep it
-        self.prompt = []  # the tokens with which every row begins, to be found again by the next run
+        # the tokens with which every row begins, to be found again by the next run
+        self.prompt = []
 
     def at(self, start, T, row=None):
-        """Choose the cells of the next forward: start[b] … start[b]+T-1 of rows `row` (or 0) and on. `start` is a list of ints."""
+        """Choose the cells of the next forward: start[b] … start[b]+T-1 of row `row` (or 0) + b.
+
+        `start` is a list of ints.
+        """
         self.first, self.T = start[0], T
         self.end = -(-(max(start) + T) // self.cells) * self.cells
         self.rows = slice(row or 0, (row or 0) + len(start))
@@ -71,9 +75,10 @@ class Memory:
             )
 
     def write(self, layer, k, v):
-        """Store k, v of shape (rows, heads, T, dim); return everything up to the last position in use.
+        """Store k, v of shape (rows, heads, T, dim); return everything up to the last cell in use.
 
-        A forward of one row without a number fills every row: so is a prompt that many rows share read once.
+        A forward of one row without a number fills every row: so a prompt that many rows share is
+        read once.
         """
         keys, values = self.keys[layer], self.values[layer]
         if self.uniform:
@@ -122,8 +127,9 @@ class PlainBody:
 class LM:
     """One model and its cache.
 
-    prefill caches prompts; forward(tokens, start) runs T tokens per row from position start[b] and returns hidden
-    states; logits(hidden) turns the ones that are wanted into scores. All on `device`; logits are fp32.
+    prefill caches prompts; forward(tokens, start) runs T tokens per row from position start[b] and
+    returns hidden states; logits(hidden) turns the ones that are wanted into scores. All on
+    `device`; logits are fp32.
     `precision` says how the linear layers are kept: "int8 rotated", "fp16", "fp32", "bf16", …
     """
 
@@ -135,9 +141,9 @@ class LM:
         self.memory = self.kept = None
 
     def start(self, rows, length, prompt=()):
-        """Allocate a cache for `rows` sequences of at most `length` tokens (kept if it fits already).
+        """Allocate a cache for `rows` sequences of at most `length` tokens (kept if it fits).
 
-        Returns how many first tokens of `prompt`, which every row is to begin with, it holds already.
+        Returns how many first tokens of `prompt`, which every row is to begin with, it has already.
         """
         have, cells = self.memory, self.body.cells
         length = -(-length // cells) * cells
@@ -148,9 +154,10 @@ class LM:
         return known
 
     def prefill(self, tokens, lengths, room):
-        """Cache all but the last token of every prompt: row b is tokens[b, :lengths[b]]; `room` cells are allocated.
+        """Cache all but the last token of every prompt: row b is tokens[b, :lengths[b]].
 
-        What all prompts begin with (examples, say) is computed once, and a batch that was the last one too not at all.
+        `room` cells are allocated. What all prompts begin with (examples, say) is computed once,
+        and a batch that was the last one too not at all.
         """
         width, shortest = max(lengths) - 1, min(lengths) - 1
         differs = (tokens[:, :shortest] != tokens[:1, :shortest]).any(0)
@@ -188,10 +195,13 @@ class LM:
             self.forward(some, [start + first] * rows, row)
 
     def forward(self, tokens, start, row=None):
-        """tokens (rows, T) long, start: list of rows ints, of rows `row` and on. Returns hidden states (rows, T, hidden size)."""
+        """tokens (rows, T) long; start: a list of rows ints, for rows `row` and on.
+
+        Returns hidden states (rows, T, hidden size).
+        """
         self.memory.at(start, tokens.shape[1], row)
         return self.body(tokens, self.memory)
 
     def logits(self, hidden):
-        """hidden (..., hidden size) -> scores (..., V), fp32, cut to the pair's common vocabulary."""
+        """hidden (…, hidden size) -> scores (…, V), fp32, cut to the pair's common vocabulary."""
         return self.body.logits(hidden)[..., : self.vocab_size].float()

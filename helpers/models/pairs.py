@@ -64,7 +64,7 @@ PLAIN_TEMPLATE = (
 
 @dataclass
 class Pair:
-    """A draft and a target over one vocabulary, with experts of the draft's size where there are any."""
+    """A draft and a target over one vocabulary, and experts of the draft's size, if any."""
 
     name: str
     draft: LM
@@ -104,7 +104,7 @@ class Pair:
         return min(m.context for m in (self.draft, self.target, *self.experts.values()))
 
     def encode(self, messages):
-        """Chat messages -> prompt token ids, through the chat template (a plain one where there is none)."""
+        """Chat messages -> prompt token ids, through the chat template or else a plain one."""
         template = None if self.tokenizer.chat_template else PLAIN_TEMPLATE
         text = self.tokenizer.apply_chat_template(
             messages, chat_template=template, tokenize=False, add_generation_prompt=True
@@ -135,10 +135,10 @@ def load_pair(
 ):
     """Load a preset, or any two models by hub id or local folder (draft=…, target=…).
 
-    speed "plain" is transformers' modules in fp32 (bf16 on a GPU). "fast" is helpers/models/compact.py:
-    on a CPU a large draft in int8 and an exact target in fp16 (TV from fp32 below 1e-4). "int8" keeps
-    the target in int8 too (TV about 0.01): another target, faster, never taken unasked. Where a machine
-    lacks what these need the next best is taken, and `precision` of each model says what. Returns Pair.
+    speed "plain" is transformers' modules in fp32 (bf16 on a GPU). "fast" is compact.py: on a CPU a
+    large draft in int8 and an exact target in fp16 (TV from fp32 below 1e-4). "int8" keeps the
+    target in int8 too (TV about 0.01): another target, faster, never taken unasked. Where a machine
+    lacks what these need the next best is taken, and Pair.precision says what. Returns Pair.
     """
     preset = preset_of(name, draft, target)
     if speed not in SPEEDS:
@@ -171,7 +171,10 @@ def load_pair(
 
 
 def _choose_threads(device, preset):
-    """On a CPU one thread for a small pair, whose layers end before a second one is awake; OMP_NUM_THREADS overrides."""
+    """On a CPU one thread for a small pair, whose layers end before a second one is awake.
+
+    OMP_NUM_THREADS overrides.
+    """
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         small = is_small(AutoConfig.from_pretrained(locate(preset.target, preset)))
         torch.set_num_threads(1 if small else ALL_THREADS)
@@ -182,7 +185,8 @@ def load_lm(folder, vocab_size, device, speed, role):
     _check_memory(folder, speed)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     packs = speed != "plain" and compact.fits(AutoConfig.from_pretrained(folder))
-    try:  # what is packed anyway is read as it is stored: an fp32 copy of a large model would double the peak of memory
+    try:
+        # What is packed anyway is read as it is stored: an fp32 copy would double the memory.
         model = (
             AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if packs else dtype)
             .to(device)
@@ -202,7 +206,7 @@ def load_lm(folder, vocab_size, device, speed, role):
 
 
 def check_tokenizers(a, b, name_a, name_b):
-    """Refuse two tokenizers that give tokens different ids; a padded vocabulary *size* is no difference."""
+    """Refuse two tokenizers that give tokens different ids; padding is no difference."""
     va, vb = a.get_vocab(), b.get_vocab()
     if va == vb:
         return
@@ -221,7 +225,8 @@ def preset_of(name, draft, target):
         return Preset(draft, target)
     if name not in PAIRS:
         raise ValueError(
-            f"there is no pair {name!r}; choose one of {', '.join(PAIRS)}, or give draft= and target="
+            f"there is no pair {name!r}; choose one of {', '.join(PAIRS)}, "
+            "or give draft= and target="
         )
     return PAIRS[name]
 
@@ -283,6 +288,6 @@ def _check_memory(folder, speed):
     )
     if need > free:
         raise MemoryError(
-            f"{folder} needs about {need:.1f} GiB of memory while it is loaded and {free:.1f} GiB are free; "
-            "close other programs or choose a smaller pair"
+            f"{folder} needs about {need:.1f} GiB of memory while it is loaded and {free:.1f} GiB "
+            "are free; close other programs or choose a smaller pair"
         )
