@@ -49,9 +49,9 @@ class CompactBody:
     In int8 the residual stream is kept rotated: x H with a block-Hadamard H, which is orthogonal
     and leaves norms as they are. An embedding is turned when it is looked up; what reads the stream
     has W H, what writes it has H W. A norm's weight would stand between x H and W H, so it is
-    multiplied into W. Values are rotated within a head, and back by the output projection. Only the input of
-    the down projection, a product of two, is rotated on its way (QuaRot, arXiv 2404.00456).
-    No autograd.
+    multiplied into W. Values are rotated within a head, and back by the output projection. Only the
+    input of the down projection, a product of two, is rotated on its way (QuaRot, arXiv
+    2404.00456). No autograd.
     """
 
     def __init__(self, model, precision, dtype):
