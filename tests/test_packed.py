@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from conftest import Letters
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from helpers import experiments, models
+from helpers import experiments, models, tasks
 from helpers.decoding import decode
+from helpers.make import fidelity as measuring
 from helpers.methods import Autoregressive, Fixed, Sampling, Speculative
 from helpers.models import attention, compact, fidelity, linears, pairs, threads
 from helpers.rules import STRICT
@@ -130,6 +131,19 @@ def test_seven_bits_are_enough_where_eight_overflow(folders, large, texts, monke
     packed, reference = load(folders["draft"], "fast"), load(folders["draft"], "plain")
     assert packed.body.head.largest == 63
     assert fidelity.measure(packed, reference, texts).tv <= fidelity.DRAFT_TV
+
+
+def test_every_path_of_a_pair_is_measured(folders, large, texts, monkeypatch, pocket):
+    monkeypatch.setitem(models.PAIRS, "tiny", models.Preset(folders["draft"], folders["target"]))
+    found = measuring.fidelity_of("tiny", texts[:1])
+    assert {name: f.precision for name, f in found.items()} == {
+        "draft": "int8 rotated",
+        "target": "fp16",
+        "target, int8": "int8 rotated",
+    }
+    assert found["target"].tv < found["target, int8"].tv
+    written = measuring.answers(pocket, tasks.load("pocket-arithmetic", 40), positions=300)
+    assert len(written) % measuring.BATCH == 0 and sum(len(a) for _, a in written) >= 300
 
 
 # ---- a row's result does not depend on its company -----------------------------------------------
