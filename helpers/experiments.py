@@ -102,7 +102,7 @@ def _chunk(pair, method, jobs, sampling, trace, max_new_tokens):
     """
     limit = max_new_tokens or max(problem.max_new_tokens for _, problem in jobs)
     code = (code_version(DECODING), decoder_of(method))
-    file = store.cached("runs", code, *_identity(pair), method, sampling, limit, jobs)
+    file = store.cached("runs", code, *identity(pair), method, sampling, limit, jobs)
     traced = file.with_name(f"{file.stem}-traced.pkl")
     if trace or traced.exists():
         file = traced
@@ -169,7 +169,7 @@ def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), ma
     """
     settings = (sampling, seed, repeats, max_new_tokens)
     code = (code_version(), [decoder_of(method) for method in methods], _graders(problems))
-    file = store.cached("timed", code, *_identity(pair), methods, settings, problems)
+    file = store.cached("timed", code, *identity(pair), methods, settings, problems)
     store.until_published(file)
     done = store.load(file) or []
     if len(done) < len(problems):
@@ -299,9 +299,9 @@ def _graders(problems):
     return code_version(GRADING), judge.configured(), store.fingerprint(*graders)
 
 
-def _identity(pair):
+def identity(pair):
     """What of a pair a result depends on."""
-    return pair.revision, pair.speed, str(pair.device)
+    return pair.revision, pair.speed, pair.precision, str(pair.device)
 
 
 def provenance(pair):

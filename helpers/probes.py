@@ -12,7 +12,7 @@ from helpers import rules, store, tasks
 from helpers.common import track
 from helpers.decoding import decode
 from helpers.decoding.sampling import ACCEPT, DRAFT, GATE, REPLACE, accepts, sample, uniforms
-from helpers.experiments import key
+from helpers.experiments import identity, key
 from helpers.methods import Sampling, Speculative
 
 LARGE_VOCABULARY = 20_000  # above it, scores of one answer at a time are kept in memory
@@ -196,8 +196,8 @@ def _last_scores(lm, tokens):
 
 def _continue(pair, jobs, starts, sampling, batch_size):
     """Scores of answers that are continued strictly from their first tokens. Cached."""
-    identity = (store.code_version(), pair.revision, pair.speed, str(pair.device))
-    file = store.cached("forks", *identity, sampling, jobs, starts)
+    code = store.code_version()
+    file = store.cached("forks", code, *identity(pair), sampling, jobs, starts)
     scores = store.load(file)
     if scores is not None:
         return scores

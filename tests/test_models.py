@@ -86,7 +86,7 @@ def test_the_shipped_models_equal_transformers(name):
 
 
 def test_a_shared_prompt_is_read_once(pocket):
-    """Rows that begin alike get the same scores as rows read one by one, and a second run finds its prompt in the cache."""
+    """Rows that begin alike are read once, as if one by one; a second run finds its prompt."""
     begin = list(range(20, 60))
     prompts = [begin + [100 + i] for i in range(4)]
     together = decoding.decode(
@@ -101,7 +101,7 @@ def test_a_shared_prompt_is_read_once(pocket):
 
 
 def test_a_batch_that_was_the_last_one_too_is_not_read_again(pocket, monkeypatch):
-    """40 prompts of many lengths: the second method copies what the first one read, and both write what each row alone does."""
+    """40 prompts of many lengths: a second method copies what the first one read."""
     prompts = [[5, 6, 7, *range(20, 25 + i % 17)] for i in range(40)]
     keys, calls = [(0, i) for i in range(40)], []
     own = pocket.copy()
@@ -135,7 +135,7 @@ def test_plain_and_fast_write_the_same(pocket):
         [
             {
                 "role": "user",
-                "content": "Ada has 5 apples. 3 more are bought. How many apples does Ada have now?",
+                "content": "Ada has 5 apples. 3 more are bought. How many has Ada now?",
             }
         ]
     )
