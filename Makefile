@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 export DEVICE
 export JUPYTER_PREFER_ENV_PATH := 1
 .DELETE_ON_ERROR:
-.PHONY: help setup all lint test test-browser lab figures bench pocket models readme test-vllm clean
+.PHONY: help setup all lint test test-browser lab figures fidelity bench pocket models readme test-vllm clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ figures: $(READY)  ## redraw every figure from data/results, without a model
 bench: $(READY)  ## race our methods against transformers on the same pair (PAIR=)
 	-@$(PY) $(PIP_INSTALL) -e ".[bench]"
 	$(PY) -m helpers.make.bench --pair "$(PAIR)" $(PARAMS)
+
+fidelity: $(READY)  ## how far a pair's packed layers are from fp32 of the same files (PAIR=)
+	$(PY) -m helpers.make.fidelity --pair "$(PAIR)" $(PARAMS)
 
 test-browser: $(READY)  ## the views in a real browser (as root on Debian it installs chromium)
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \

@@ -44,6 +44,7 @@ TUNED = (  # label, rule, the policies to choose from
     ("SP_entropy", rules.SP_entropy(1.0), FIXED),
     ("SP_entropy+dyn", rules.SP_entropy(1.0), STOPPED),
 )
+INT8 = ", int8 target"  # ends the labels of methods with another, faster target
 CONTROL = "SP"  # races twice, under two labels
 PHASES = ("draft", "verify", "host")
 FEWEST_REPEATS = 3
@@ -104,6 +105,28 @@ def tuned(pair, problems):
         chosen.append(Speculative(rule, tried[best], label))
         gammas[label] = tried[best].gamma
     return [ours(pair, method) for method in chosen], gammas
+
+
+def with_int8_target(pair, problems):
+    """AS_large and SP with the target in int8 too, as (contestants, {label: γ}).
+
+    SP takes the policy that is fastest on tuning problems, of fixed and of entropy-stopped blocks.
+    """
+    own = models.with_int8_target(pair)
+    label = f"SP{INT8}"
+    tried = {f"{label} {policy!r}": policy for policy in (*FIXED, *STOPPED)}
+    contestants = [
+        ours(own, Speculative(rules.STRICT, policy, name), anew=False)
+        for name, policy in tried.items()
+    ]
+    speed = tuning_speeds(contestants, own, problems)
+    best = max(speed, key=speed.get)
+    print(best, flush=True)
+    methods = [
+        Autoregressive("target", f"AS_large{INT8}"),
+        Speculative(rules.STRICT, tried[best], label),
+    ]
+    return [ours(own, method) for method in methods], {label: tried[best].gamma}
 
 
 def tuning_speeds(contestants, pair, problems):
@@ -197,6 +220,20 @@ def warmed_up(contestants, pair, problem):
 # ---- fidelity ----------------------------------------------------------------------------------
 
 
+def own_fidelity(pair):
+    """What `make fidelity` has measured of this pair's packed models: {role: {"tv", …}}.
+
+    Empty where it has not, or where the weights have changed since. A pair that is computed in fp32
+    is its own reference.
+    """
+    if pair.small:
+        return {role: {"tv": 0.0, "h_ratio": 1.0} for role in ("draft", "target")}
+    known = store.facts(pair.name, "fidelity")
+    if known is None or known["revision"] != pair.revision:
+        return {}
+    return known["fidelity"]
+
+
 def rivals_fidelity(pair, problems, positions):
     """TV and H against fp32 of the rivals that show their distributions: {rival: {role: …}}."""
     prompts = [pair.encode(problem.messages) for problem in problems]
@@ -219,6 +256,8 @@ def sampled_model(row):
         return "llama.cpp", "target"
     if row.peer:
         return None
+    if row.method.endswith(INT8):
+        return None, "target, int8"
     return None, "draft" if row.samples == DRAFT else "target"
 
 
@@ -333,6 +372,10 @@ def main(arguments=None):
     theirs = rivals_fidelity(pair, tuning, given.positions) if given.positions else {}
     if pair.small:  # of a large pair a second copy in fp32 would not fit beside the rivals
         contestants.append(readable_reference(given.pair, gammas["SP"]))
+    elif pair.device.type == "cpu":
+        quicker, chosen = with_int8_target(pair, tuning)
+        contestants += quicker
+        gammas |= chosen
     longest = max(len(pair.encode(p.messages)) + p.max_new_tokens for p in problems)
     others, absent = rivals(pair, tuning, longest)
     running, failed = warmed_up(others, pair, problems[0])
@@ -343,14 +386,14 @@ def main(arguments=None):
     store.write_table(common.results(given.pair) / "bench.parquet", runs)
     same = control(runs[runs.is_median], doubled)
     rows = runs[runs.is_median & (runs.method != twin(doubled).label)]
-    facts = outcome(rows, absent | failed, theirs)
+    facts = outcome(rows, absent | failed, own_fidelity(pair), theirs)
     facts |= {
         "control": CONTROL,
         "runs": len(runs),
         "timed_again": int((runs.timed_again > 0).sum()),
         "unsettled": int((~runs.settled).sum()),
         "repeats": given.repeats,
-        "achieved": layer_times.achieved(pair, rows, gammas),
+        "achieved": layer_times.achieved(pair, rows, without_int8(gammas)),
         "gammas": gammas,
         "peak_gib": peak_gib,
         "growth": layer_times.growth(pair),
@@ -367,18 +410,22 @@ def main(arguments=None):
     drawing.draw(plots.growth, "bench_context", given.pair, milliseconds=facts["growth"])
 
 
+def without_int8(gammas):
+    """The block lengths of the methods whose forwards are those of the pair itself."""
+    return {label: gamma for label, gamma in gammas.items() if not label.endswith(INT8)}
+
+
 def readable_reference(pair_name, gamma):
     """SP on transformers' own modules as a Contestant: what the packed forward is worth."""
     plain = models.load_pair(pair_name, speed="plain")
     return ours(plain, Speculative(rules.STRICT, Fixed(gamma), 'SP, speed="plain"'))
 
 
-def outcome(rows, absent, fidelity_of_rivals):
+def outcome(rows, absent, fidelity, fidelity_of_rivals):
     """The sentence, the table and what is in it, for bench.json. rows: the runs that count.
 
-    "fidelity" is of our own draft and target, {"tv", "h_ratio"} each, None where not measured.
+    fidelity: of our own draft and target, {"tv", "h_ratio"} each, where it has been measured.
     """
-    fidelity = {"draft": None, "target": None}
     lines = table(rows, absent, fidelity, fidelity_of_rivals)
     return {
         "sentence": sentence(rows, absent),
@@ -408,5 +455,5 @@ def show(facts, same):
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, RuntimeError, FileNotFoundError) as error:
+    except (ValueError, RuntimeError, FileNotFoundError, MemoryError) as error:
         raise SystemExit(f"error: {error}") from None

@@ -11,4 +11,5 @@ from helpers.models.pairs import (
     load_pair,
     locate,
     pick_device,
+    with_int8_target,
 )

@@ -114,6 +114,13 @@ class Pair:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
+def with_int8_target(pair):
+    """The same pair with its target in int8 instead: another target, close to the first."""
+    speed = "int8"
+    target = load_lm(pair.target.name, pair.target.vocab_size, pair.device, speed, "target")
+    return replace(pair, draft=_fresh(pair.draft), target=target, speed=speed)
+
+
 def _fresh(lm):
     """The same model without a cache."""
     own = copy(lm)
