@@ -12,7 +12,7 @@ from helpers import common, decoding, models, tasks
 from helpers.make import bench, gguf_peers, layer_times, peer_fidelity, peers
 from helpers.make.race import Absent, Contestant, race
 from helpers.methods import Autoregressive, Fixed, Sampling, Speculative
-from helpers.models import linears
+from helpers.models import fidelity, linears
 
 TARGET_PARAMETERS = 2_349_184  # of the pocket pair's model card, the tied head counted once
 
@@ -134,8 +134,8 @@ def test_the_table_of_linear_layers_has_every_kind(pocket):
 
 
 def test_the_table_has_a_line_for_everybody(rows):
-    fidelity = {"draft": {"tv": 0.0312, "h_ratio": 1.012}, "target": {"tv": 0.00001, "h_ratio": 1}}
-    shown = bench.table(rows, {"llama.cpp": "no wheel"}, fidelity, {}).set_index("method")
+    own = {"draft": {"tv": 0.0312, "h_ratio": 1.012}, "target": {"tv": 0.00001, "h_ratio": 1}}
+    shown = bench.table(rows, {"llama.cpp": "no wheel"}, own, {}).set_index("method")
     assert shown.loc["AS_large", "÷ AS_large"] == "1.00 [1.00, 1.00]"
     assert shown.loc["AS_small", "TV from fp32"] == "0.0312"
     assert shown.loc["AS_small", "H ÷ fp32"] == "1.012"
@@ -267,7 +267,7 @@ def test_a_rival_that_is_the_reference_is_at_distance_zero(pocket):
 
     def likeliest_of(lm):
         def likeliest(tokens, count):
-            p = peer_fidelity.answer_distributions(lm, tokens, [0])[0]
+            p = fidelity.answer_distributions(lm, tokens, [0])[0]
             top = p.topk(min(count, len(p)))
             return dict(zip(top.indices.tolist(), top.values.tolist()))
 

@@ -138,9 +138,12 @@ class LlamaCpp:
     def likeliest(self, tokens, count):
         """The likeliest next tokens after `tokens` (ids) as {id: probability}, at temperature 1.
 
-        What `tokens` shares with the last call is not read again.
+        What `tokens` shares with the last call is not read again. The token that is drawn is made
+        to be a "0": after half a letter (of several bytes) the server shows nothing. What it shows
+        are the model's own probabilities, which a bias does not change.
         """
-        reply = self.complete(tokens, 1, 0, n_probs=count, cache_prompt=True)
+        options = {"n_probs": count, "logit_bias": [["0", 1000.0]], "cache_prompt": True}
+        reply = self.complete(tokens, 1, 0, **options)
         (position,) = reply["choices"][0]["logprobs"]["content"]
         return {token["id"]: math.exp(token["logprob"]) for token in position["top_logprobs"]}
 

@@ -11,6 +11,8 @@ import torch
 from helpers import models
 from helpers.common import track
 from helpers.make import gguf_peers
+from helpers.models import pairs
+from helpers.models.fidelity import answer_distributions
 
 SHOWN = 3000  # tokens of a distribution that are read; the rest of them is one cell
 
@@ -24,12 +26,14 @@ def llamacpp(pair, answers, positions):
     gguf_peers.check_device(pair)
     files = gguf_peers.files(pair)
     context = max(len(prompt) + len(answer) for prompt, answer in answers) + gguf_peers.MARGIN
-    rivals = {role: gguf_peers.LlamaCpp(file, context) for role, file in files.items()}
-    reference = models.load_pair(pair.name, speed="plain")
+    preset = models.PAIRS[pair.name]
     fidelity = {}
-    for role, rival in rivals.items():
-        compared = measure(getattr(reference, role), rival.likeliest, answers, positions)
-        fidelity[role] = summary(compared)
+    for role, file in files.items():  # one reference in fp32 is in memory at a time
+        rival = gguf_peers.LlamaCpp(file, context)
+        folder = models.locate(getattr(preset, role), preset)
+        reference = pairs.load_lm(folder, None, pair.device, "plain", role)
+        fidelity[role] = summary(measure(reference, rival.likeliest, answers, positions))
+        del rival, reference
     return fidelity
 
 
@@ -49,21 +53,13 @@ def measure(reference, likeliest, answers, positions):
     return compared
 
 
-@torch.inference_mode()
-def answer_distributions(lm, prompt, answer):
-    """Distributions from which each token of an answer was to be drawn: (tokens, V), double."""
-    tokens = torch.tensor([prompt + answer[:-1]], device=lm.device)
-    lm.start(*tokens.shape)
-    hidden = lm.forward(tokens, [0])
-    return lm.logits(hidden[0, len(prompt) - 1 :]).double().softmax(-1)
-
-
 def compare(p, q):
     """TV and both entropies of p (V,) and of q, known on its likeliest tokens: {id: probability}.
 
     What is not shown of q is one cell, with what p has there: so TV is a lower bound (short by less
     than either's mass in that cell), and the entropies are of the same cells and can be divided.
     """
+    p = p.double()
     shown_p = p[torch.tensor(list(q))]
     shown_q = torch.tensor(list(q.values()), dtype=p.dtype)
     p_cells = torch.cat([shown_p, (1 - shown_p.sum()).clamp(min=0)[None]])
