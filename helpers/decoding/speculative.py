@@ -4,6 +4,7 @@ Sources: Leviathan et al. 2023 (arXiv 2211.17192), Chen et al. 2023 (arXiv 2302.
 rule STRICT the output has the target's distribution; tests/test_decoding.py enumerates it.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -32,9 +33,12 @@ def speculative(pair, method, batch, sampling):
     """One block per round: draft, verify, keep a prefix and one token of the target's."""
     batch.read_prompts(pair.draft, pair.target)
     turn = 0
+    # How many tokens the longest draft of a round had; each length is taken to have been seen once.
+    lengths = Counter(range(1, method.policy.gamma + 1))
     while batch.live:
         with batch.clock.phase("draft"):
-            block = draft_block(pair, method.policy, batch, sampling)
+            ask_after = where_to_ask(lengths, pair.device, method.policy)
+            block = draft_block(pair, method.policy, batch, sampling, ask_after)
         width = 0 if block is None else block.tokens.shape[1]
         with batch.clock.phase("verify"):
             last, start = batch.tail(1)
@@ -49,6 +53,7 @@ def speculative(pair, method, batch, sampling):
             columns = {}
         # One transfer from the device per round: everything that the host needs, stacked.
         accepted, next_token, drafted, *slots = torch.stack(parts).tolist()
+        lengths[max(drafted)] += 1
         new = Round([], [] if batch.tracing else None)
         for row, answer in enumerate(batch.live):
             n = accepted[row]
@@ -74,8 +79,33 @@ def speculative(pair, method, batch, sampling):
         turn += 1
 
 
-def draft_block(pair, policy, batch, sampling):
-    """Draft up to policy.gamma tokens per row. Returns Block, or None where no row has room."""
+def where_to_ask(lengths, device, policy):
+    """The numbers of drafted tokens after which a round asks whether any row drafts on.
+
+    A CPU knows at once, so it is asked always. A GPU has to be waited for, so it is asked once, and
+    only about a policy that may stop: after that many tokens, a, for which the rounds so far would
+    have drafted least, a of them where all rows had stopped by then and gamma elsewhere.
+    lengths: Counter of how many tokens the longest draft of each round had.
+    """
+    slots = range(1, policy.gamma)
+    if device.type == "cpu":
+        return slots
+    if not policy.adaptive or not slots:
+        return ()
+
+    def drafts(a):
+        return sum(
+            times * (a if length <= a else policy.gamma) for length, times in lengths.items()
+        )
+
+    return (min(slots, key=drafts),)
+
+
+def draft_block(pair, policy, batch, sampling, ask_after):
+    """Draft up to policy.gamma tokens per row. Returns Block, or None where no row has room.
+
+    ask_after: the numbers of tokens after which drafting ends if no row goes on.
+    """
     lm = pair.draft
     positions = batch.generated()
     # The target adds a token to every block, so a row has room for one draft less than is left.
@@ -108,8 +138,7 @@ def draft_block(pair, policy, batch, sampling):
         going = going & (j + 1 < room) & ~torch.isin(x, eos)
         if policy.adaptive:
             going = going & policy.go_on(H, q.gather(-1, x[:, None])[:, 0], j)
-        # Whether anyone still drafts is free to ask on a CPU; a GPU would have to synchronise.
-        if pair.device.type == "cpu" and not going.any():
+        if j + 1 in ask_after and not going.any():
             break
     stacked = [torch.stack(parts, 1) for parts in (tokens, qs, entropies, peaks)]
     return Block(*stacked, drafted)
