@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 export DEVICE
 export JUPYTER_PREFER_ENV_PATH := 1
 .DELETE_ON_ERROR:
-.PHONY: help setup all lint test test-browser lab figures fidelity bench pocket models readme test-vllm clean
+.PHONY: help setup all lint test test-browser lab figures fidelity bench gpu pocket models readme test-vllm clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ bench: $(READY)  ## race our methods against transformers on the same pair (PAIR
 
 fidelity: $(READY)  ## how far a pair's packed layers are from fp32 of the same files (PAIR=)
 	$(PY) -m helpers.make.fidelity --pair "$(PAIR)" $(PARAMS)
+
+gpu: $(READY)  ## on a machine with a GPU: is all right there, how fast, against whom (ten minutes)
+	$(PY) -m helpers.make.gpu $(PARAMS)
 
 test-browser: $(READY)  ## the views in a real browser (as root on Debian it installs chromium)
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
