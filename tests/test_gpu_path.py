@@ -512,6 +512,29 @@ def test_the_timing_only_pair_runs_on_the_pretend_device():
     assert len(tables["speed"]) == 9
 
 
+def test_weights_that_are_there_are_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "MODELS", tmp_path)
+    cpu_device = torch.device("cpu")
+    random, real = gpu.timing_models(gpu.REHEARSAL, torch.float32, cpu_device)
+    assert not real
+    for role, model in random.items():
+        torch.nn.init.constant_(model.model.norm.weight, 0.5)
+        model.save_pretrained(tmp_path / gpu.TIMING / role)
+    found, real = gpu.timing_models(gpu.REHEARSAL, torch.float32, cpu_device)
+    assert real and set(found) == {"draft", "target"}
+    assert all((model.model.norm.weight == 0.5).all() for model in found.values())
+
+
+def test_what_is_not_here_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "MODELS", tmp_path)
+    with pytest.raises(gpu.LeftOut, match="run `make models` first"):
+        gpu.folders_of("qwen2.5-coder")
+    missing = mock.Mock(side_effect=FileNotFoundError("no data for gsm8k"))
+    monkeypatch.setattr(tasks, "load", missing)
+    with pytest.raises(gpu.LeftOut, match="no data for gsm8k"):
+        gpu.problems_of("qwen2.5-coder", gpu.FULL)
+
+
 def part(outcome):
     """A part that has this outcome, or raises it."""
 

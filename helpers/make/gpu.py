@@ -385,13 +385,26 @@ def our_methods(gammas):
 
 
 def rivals(pair, target, draft, caches):
-    """transformers' generate and assisted generation on these models, counting target calls."""
-    contestants = peers.plain(pair, PRECISIONS[target.dtype], target)[:caches]
-    contestants += peers.assisted(pair, target, draft)
+    """transformers' generate and assisted generation on these models, with `target_calls`."""
+    plain = peers.plain(pair, PRECISIONS[target.dtype], target)[:caches]
+    assisted = peers.assisted(pair, target, draft)
     return [
-        replace(contestant, answer=counting(contestant.answer, target))
-        for contestant in contestants
+        *(replace(rival, answer=one_call_a_token(rival.answer)) for rival in plain),
+        *(replace(rival, answer=counting(rival.answer, target)) for rival in assisted),
     ]
+
+
+def one_call_a_token(answer):
+    """The same answers with `target_calls`, where every call makes a token.
+
+    Nothing is hooked into a forward that may be compiled: it would be compiled anew each time.
+    """
+
+    def counted(prompt, key, limit):
+        result = answer(prompt, key, limit)
+        return result | {"target_calls": result["n_tokens"]}
+
+    return counted
 
 
 def counting(answer, target):
@@ -434,13 +447,18 @@ def speed_table(rows, achieved):
     return pd.DataFrame(lines)
 
 
-def speed_of(pair, sizes, target=None, draft=None):
+def problems_of(name, sizes):
+    """What a pair answers in the race. LeftOut where the task's rows are not to be had."""
+    try:
+        problems = tasks.load(TASKS.get(name, "gsm8k"), sizes.raced)
+    except FileNotFoundError as error:
+        raise LeftOut(str(error)) from None
+    return [replace(problem, max_new_tokens=sizes.new_tokens) for problem in problems]
+
+
+def speed_of(pair, problems, sizes, target=None, draft=None):
     """Facts and tables of a pair's speed; without transformers' models nobody else races."""
     forward = experiments.forward_times(pair, sizes.context, sizes.widths, at_most_s=10.0)
-    problems = [
-        replace(problem, max_new_tokens=sizes.new_tokens)
-        for problem in tasks.load(TASKS.get(pair.name, "gsm8k"), sizes.raced)
-    ]
     methods = our_methods(sizes.gammas)
     ours = [bench.ours(pair, method) for method in methods]
     others = [] if target is None else rivals(pair, target, draft, sizes.caches)
@@ -472,9 +490,10 @@ def speed_of_preset(name, device, sizes):
     """The second part for a pair of the table, in bf16, as load_pair has it on a GPU."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     folders = folders_of(name)
-    pair = load(name, dtype, device)
+    problems = problems_of(name, sizes)
     return speed_of(
-        pair,
+        load(name, dtype, device),
+        problems,
         sizes,
         read(folders["target"], dtype, device),
         read(folders["draft"], dtype, device),
@@ -491,7 +510,7 @@ def speed_of_shapes(device, sizes):
         size = max(model.config.vocab_size for model in others.values())
         for model in others.values():
             model.resize_token_embeddings(size, mean_resizing=False)
-    facts, tables = speed_of(pair, sizes, **others)
+    facts, tables = speed_of(pair, problems_of(TIMING, sizes), sizes, **others)
     if not others:
         facts["absent"] = {"transformers' generate": "a second copy of the weights does not fit"}
     return facts | {"weights": "real" if real else "random"}, tables
@@ -580,10 +599,10 @@ def _verdict(facts):
 def _about(name, facts):
     """The sentences above the tables of a pair."""
     text = f"{facts['n']} problems of {facts['task']}, {facts['dtype']}. "
-    if facts.get("weights") == "random":
+    if "weights" in facts:
         text = (
-            "**Timing only**: the weights are random, so what is accepted says nothing; the times "
-            f"of forwards and rounds do. {facts['dtype']}. "
+            f"**Timing only**, {facts['dtype']}: the weights are {facts['weights']}, the prompts "
+            "any tokens, so what is accepted says nothing; the times of forwards and rounds do. "
         )
     text += f"AS_large reaches {facts['bandwidth_share']:.0%} of the memory's bandwidth."
     for rival, reason in facts["absent"].items():
