@@ -39,7 +39,8 @@ def answers(pair, problems, positions=POSITIONS):
 
 def fidelity_of(pair_name, texts):
     """Fidelity by role and path: {"draft": …, "target": …, "target, int8": …}."""
-    preset, device = models.PAIRS[pair_name], torch.device("cpu")
+    preset = models.PAIRS[pair_name]
+    device = torch.device("cpu")
     found = {}
     for role, speeds in PATHS.items():
         folder = models.locate(getattr(preset, role), preset)

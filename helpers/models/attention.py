@@ -39,7 +39,8 @@ def attend(q, keys, values, mask):
     n = T * group
     q = q.transpose(1, 2).reshape(rows * kv_heads, n, dim)
     q = F.pad(q, (0, 0, 0, max(0, FEWEST_ROWS - n)))
-    keys, values = keys.flatten(0, 1), values.flatten(0, 1)
+    keys = keys.flatten(0, 1)
+    values = values.flatten(0, 1)
     p = torch.baddbmm(mask, q, keys.transpose(1, 2), alpha=dim**-0.5).softmax(-1)
     # One product per CELLS keys: the order of a longer sum would depend on its length. Cells after
     # a token's own position add exact zeros.

@@ -57,15 +57,19 @@ class CompactBody:
     def __init__(self, model, precision, dtype):
         self.config = config = model.config
         self.generation_eos = model.generation_config.eos_token_id
-        base, device = model.model, model.device
-        self.precision, self.dtype = precision, dtype
+        base = model.model
+        device = model.device
+        self.precision = precision
+        self.dtype = dtype
         self.rotated = precision == linears.INT8
         self.dim = (
             getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         )
-        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.heads = config.num_attention_heads
+        self.kv_heads = config.num_key_value_heads
         self.group = self.heads // self.kv_heads
-        self.width, self.eps = (config.hidden_size,), config.rms_norm_eps
+        self.width = (config.hidden_size,)
+        self.eps = config.rms_norm_eps
         self.steady = device.type == "cpu" and not is_small(config)
         self.cells = attention.CELLS if self.steady else 1
         self.stream_block = rotation_block(config.hidden_size)
@@ -86,31 +90,33 @@ class CompactBody:
 
     def _packed(self, layer):
         """One layer: norm, qkv, out, norm, gate and up, down. What shares an input is joined."""
-        a, m = layer.self_attn, layer.mlp
-        v, v_bias = a.v_proj.weight.detach(), a.v_proj.bias
-        out, out_bias = a.o_proj.weight.detach(), a.o_proj.bias
-        down = m.down_proj.weight.detach()
+        own = layer.self_attn
+        v = own.v_proj.weight.detach()
+        v_bias = own.v_proj.bias
+        out = own.o_proj.weight.detach()
+        out_bias = own.o_proj.bias
+        down = layer.mlp.down_proj.weight.detach()
         if self.rotated:
             v = rotate(v.float().T, self.head_block).T
             v_bias = None if v_bias is None else rotate(v_bias.float(), self.head_block)
             out = rotate(rotate(out.float(), self.head_block).T, self.stream_block).T
             out_bias = None if out_bias is None else rotate(out_bias.float(), self.stream_block)
             down = rotate(rotate(down.float(), self.inner_block).T, self.stream_block).T
-        biases = [a.q_proj.bias, a.k_proj.bias, v_bias]
+        qkv = torch.cat([own.q_proj.weight.detach(), own.k_proj.weight.detach(), v])
+        qkv_bias = None
+        if v_bias is not None:
+            biases = (own.q_proj.bias, own.k_proj.bias, v_bias)
+            qkv_bias = torch.cat([bias.detach() for bias in biases])
+        gate_up = torch.cat([layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight]).detach()
         packed = (
-            *self._reader(
-                layer.input_layernorm,
-                torch.cat([a.q_proj.weight.detach(), a.k_proj.weight.detach(), v]),
-                None if v_bias is None else torch.cat([b.detach() for b in biases]),
-            ),
+            *self._reader(layer.input_layernorm, qkv, qkv_bias),
             linears.pack(out, out_bias, self.precision),
-            *self._reader(
-                layer.post_attention_layernorm,
-                torch.cat([m.gate_proj.weight.detach(), m.up_proj.weight.detach()]),
-            ),
+            *self._reader(layer.post_attention_layernorm, gate_up),
             linears.pack(down, None, self.precision),
         )
-        layer.self_attn = layer.mlp = None  # the packed copy is the only one in memory
+        # The packed copy is the only one in memory.
+        layer.self_attn = None
+        layer.mlp = None
         return packed
 
     def _reader(self, norm, weight, bias=None):
@@ -123,38 +129,44 @@ class CompactBody:
     def __call__(self, tokens, memory):
         """tokens (rows, T) -> hidden states (rows, T, hidden size); writes to `memory`."""
         B, T = tokens.shape
-        cos, sin = self.cos[memory.positions][:, :, None], self.sin[memory.positions][:, :, None]
-        x, width = F.embedding(tokens, self.embedding).to(self.dtype), self.width
+        cos = self.cos[memory.positions][:, :, None]
+        sin = self.sin[memory.positions][:, :, None]
+        x = F.embedding(tokens, self.embedding).to(self.dtype)
         if self.rotated:
             x = rotate(x, self.stream_block)
-        turned, attend = self.heads + self.kv_heads, self._attention(memory)
+        turned = self.heads + self.kv_heads  # queries and keys are turned by their position
+        attend = self._attention(memory)
         for i, (norm1, qkv, out, norm2, gate_up, down) in enumerate(self.layers):
-            h = qkv(F.rms_norm(x, width, norm1, self.eps)).view(B, T, -1, self.dim)
+            h = qkv(F.rms_norm(x, self.width, norm1, self.eps)).view(B, T, -1, self.dim)
             qk = h[:, :, :turned]
             qk = qk * cos + torch.roll(qk, self.dim // 2, -1) * sin
-            k, v = memory.write(
-                i, qk[:, :, self.heads :].transpose(1, 2), h[:, :, turned:].transpose(1, 2)
-            )
+            new_keys = qk[:, :, self.heads :].transpose(1, 2)
+            new_values = h[:, :, turned:].transpose(1, 2)
+            k, v = memory.write(i, new_keys, new_values)
             x = x + out(attend(qk[:, :, : self.heads], k, v))
-            gate, up = gate_up(F.rms_norm(x, width, norm2, self.eps)).chunk(2, -1)
+            gate, up = gate_up(F.rms_norm(x, self.width, norm2, self.eps)).chunk(2, -1)
             h = F.silu(gate) * up
             x = x + down(rotate(h, self.inner_block) if self.rotated else h)
-        return F.rms_norm(x, width, self.norm, self.eps)
+        return F.rms_norm(x, self.width, self.norm, self.eps)
 
     def _attention(self, memory):
         """A function (q (rows, T, heads, dim), keys, values) -> (rows, T, heads · dim)."""
         if not self.steady:
-            return lambda q, k, v: (
-                F.scaled_dot_product_attention(
-                    q.transpose(1, 2), k, v, memory.mask, enable_gqa=self.group > 1
-                )
-                .transpose(1, 2)
-                .flatten(2)
-            )
+
+            def fused(q, k, v):
+                q = q.transpose(1, 2)
+                shared = self.group > 1
+                h = F.scaled_dot_product_attention(q, k, v, memory.mask, enable_gqa=shared)
+                return h.transpose(1, 2).flatten(2)
+
+            return fused
         mask = attention.visibility(memory.positions, memory.end, self.kv_heads, self.group)
-        return lambda q, k, v: attention.attend(
-            q.unflatten(2, (self.kv_heads, self.group)), k, v, mask
-        )
+
+        def in_one_order(q, k, v):
+            return attention.attend(q.unflatten(2, (self.kv_heads, self.group)), k, v, mask)
+
+        return in_one_order
 
     def logits(self, hidden):
+        """hidden (..., hidden size) -> scores (..., V)."""
         return self.head(hidden)

@@ -10,7 +10,8 @@ import torch
 from helpers import rules
 
 # What a packed path must keep to: mean TV from fp32, and the ratio of mean entropies.
-DRAFT_TV, DRAFT_H = 0.05, 0.05
+DRAFT_TV = 0.05
+DRAFT_H = 0.05
 EXACT_TV = 1e-4
 INT8_TARGET_TV = 0.03
 
@@ -42,12 +43,15 @@ def answer_distributions(lm, prompt, answer):
 
 def measure(packed, reference, texts):
     """Fidelity of the LM `packed` to the LM `reference` on texts, a list of (prompt, answer)."""
-    sums, n = torch.zeros(4, dtype=torch.float64), 0
+    sums = torch.zeros(4, dtype=torch.float64)
+    n = 0
     for prompt, answer in texts:
-        q, p = (answer_distributions(lm, prompt, answer) for lm in (packed, reference))
-        h_q, h_p = rules.entropy(q), rules.entropy(p)
-        found = torch.stack([rules.tv(q, p), (h_q - h_p).abs(), h_q, h_p])
-        sums += found.double().sum(1).cpu()
+        q = answer_distributions(packed, prompt, answer)
+        p = answer_distributions(reference, prompt, answer)
+        h_q = rules.entropy(q)
+        h_p = rules.entropy(p)
+        distances = torch.stack([rules.tv(q, p), (h_q - h_p).abs(), h_q, h_p])
+        sums += distances.double().sum(1).cpu()
         n += len(h_p)
     tv, dh, h_q, h_p = (sums / n).tolist()
     return Fidelity(packed.precision, n, tv, dh, h_q / h_p, h_p)

@@ -104,7 +104,9 @@ def fp32(weight, bias=None):
 
 def bf16(weight, bias=None):
     """torch's own layer on bf16 weights and inputs, for a GPU."""
-    weight, bias = weight.bfloat16(), None if bias is None else bias.bfloat16()
+    weight = weight.bfloat16()
+    if bias is not None:
+        bias = bias.bfloat16()
     return lambda x: F.linear(x, weight, bias)
 
 
@@ -133,5 +135,7 @@ def best(wanted):
 
 def pack(weight, bias, precision):
     """A function x (…, inputs) -> x W^T + b (…, outputs) of one of the precisions above."""
-    weight, bias = weight.detach().float(), None if bias is None else bias.detach().float()
+    weight = weight.detach().float()
+    if bias is not None:
+        bias = bias.detach().float()
     return PACKERS[precision](weight, bias)

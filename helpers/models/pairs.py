@@ -93,9 +93,8 @@ class Pair:
 
     def copy(self):
         """The same weights with caches of their own: what another thread decodes with."""
-        draft, target = _fresh(self.draft), _fresh(self.target)
         experts = {name: _fresh(lm) for name, lm in self.experts.items()}
-        return replace(self, draft=draft, target=target, experts=experts)
+        return replace(self, draft=_fresh(self.draft), target=_fresh(self.target), experts=experts)
 
     @property
     def context(self):
