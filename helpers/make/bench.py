@@ -4,7 +4,8 @@
 
 Prints a table, says above it who is fastest, and writes data/results/PAIR/bench.parquet (every
 run), bench.json and two figures. How the race is run, and which times count: helpers/make/race.py.
-Every new token counts. `seconds` hold everything; `decode_s` leaves out reading the prompt.
+Every new token counts. `seconds` hold everything; `decode_s` leaves out reading the prompt. All
+contestants are in memory at once: on qwen2.5-coder that was 16 GiB, and the files of llama.cpp.
 """
 
 import argparse
