@@ -57,6 +57,7 @@ PAGES = {
         "real": lambda: summary.checks("qwen2.5-coder"),
         "pilot": summary.pilot_table,
         "time": summary.time_table,
+        "fidelity": summary.fidelity,
         "bench": summary.benchmark,
     },
     "data/results/DEPLOYING.md": {

@@ -490,6 +490,31 @@ def benchmark():
     return paragraphs(*(_benchmark(pair) for pair in PAIRS), notes())
 
 
+def fidelity(pair="qwen2.5-coder"):
+    """What `make fidelity` found: how far the packed layers are from fp32 of the same file."""
+    known = facts(pair, "fidelity")
+    if not known:
+        return f"`make fidelity` has not been run on {pair} yet."
+    lines = []
+    for model, measured in known["fidelity"].items():
+        lines.append(
+            {
+                "model": model,
+                "layers": measured["precision"],
+                "TV": f"{measured['tv']:.2g}",
+                "difference of entropy, nats": f"{measured['dh']:.2g}",
+                "mean entropy ÷ fp32's": f"{measured['h_ratio']:.4f}",
+                "mean entropy in fp32, nats": f"{measured['h']:.3f}",
+            }
+        )
+    positions = next(iter(known["fidelity"].values()))["n"]
+    return paragraphs(
+        f"**{pair}**, means over {positions} positions of {known['task']} answers that the target "
+        f"wrote at temperature 1, {known['device']}:",
+        markdown(pd.DataFrame(lines)),
+    )
+
+
 def _benchmark(pair):
     known = facts(pair, "bench")
     if not known:
