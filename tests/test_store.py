@@ -111,7 +111,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 def test_a_rule_that_is_edited_is_decoded_anew(pocket, tmp_path, monkeypatch):
-    """The recipe's rule with 2 changed to 1e9 accepts more; the label and the repr stay the same."""
+    """The recipe's rule with 2 changed to 1e9 accepts more; label and repr stay the same."""
     from helpers import experiments, tasks
 
     monkeypatch.setattr(common, "CACHE", tmp_path)

@@ -13,6 +13,7 @@ import torch
 from helpers import experiments, stats
 from helpers.decoding.batch import synchronise
 from helpers.models import linears
+from helpers.models.lm import head_size
 
 CONTEXTS = (128, 256, 512, 1024, 2048, 4096)
 WIDTHS = (1, 2, 3, 5, 9)  # tokens that go through at once
@@ -104,8 +105,7 @@ def linear_times(config, used, widths=WIDTHS, repeats=15):
 
 def _layer_shapes(config):
     """Linear layers of one decoder layer as (outputs of the joined projections, inputs)."""
-    stated = getattr(config, "head_dim", None)
-    head = stated or config.hidden_size // config.num_attention_heads
+    head = head_size(config)
     queries = config.num_attention_heads * head
     keys = config.num_key_value_heads * head
     return [

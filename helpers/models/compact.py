@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from helpers.models import attention, linears
 from helpers.models.linears import rotate, rotation_block
+from helpers.models.lm import head_size
 
 SMALL_EMBEDDING = 1 << 24  # numbers in the embedding of a small model, at most
 
@@ -62,9 +63,7 @@ class CompactBody:
         self.precision = precision
         self.dtype = dtype
         self.rotated = precision == linears.INT8
-        self.dim = (
-            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        )
+        self.dim = head_size(config)
         self.heads = config.num_attention_heads
         self.kv_heads = config.num_key_value_heads
         self.group = self.heads // self.kv_heads

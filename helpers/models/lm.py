@@ -29,6 +29,12 @@ class RaggedCache(Cache):
         return 0
 
 
+def head_size(config):
+    """Numbers in one attention head; configurations of older families do not state it."""
+    stated = getattr(config, "head_dim", None)
+    return stated or config.hidden_size // config.num_attention_heads
+
+
 def round_up(n, multiple):
     """The least multiple that is not below n."""
     return -(-n // multiple) * multiple
@@ -39,8 +45,7 @@ class Memory:
 
     def __init__(self, config, rows, length, dtype, device, cells=1):
         """`length` is a multiple of `cells`, and so is every length that is attended to."""
-        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (rows, config.num_key_value_heads, length, dim)
+        shape = (rows, config.num_key_value_heads, length, head_size(config))
         layers = range(config.num_hidden_layers)
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]

@@ -16,6 +16,7 @@ from transformers import AutoConfig
 
 from helpers import common, models
 from helpers.models import pairs
+from helpers.models.lm import head_size
 
 CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # vLLM 0.32's CPU attention
 VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
@@ -56,12 +57,6 @@ def prepare(preset, cpu):
             where[role] = _copied(where[role], rows, heads)
     folders = {role: str(folder) for role, folder in where.items()}
     return folders, draft_size if padded else None
-
-
-def head_size(config):
-    """Dimensions of one attention head, which some configurations leave to be worked out."""
-    stated = getattr(config, "head_dim", None)
-    return stated or config.hidden_size // config.num_attention_heads
 
 
 def _is_foreign(where, head, heads):
