@@ -224,11 +224,8 @@ def warmed_up(contestants, pair, problem):
 def own_fidelity(pair):
     """What `make fidelity` has measured of this pair's packed models: {role: {"tv", …}}.
 
-    Empty where it has not, or where the weights have changed since. A pair that is computed in fp32
-    is its own reference.
+    Empty where it has not (a small pair is not packed), or where the weights have changed since.
     """
-    if pair.small:
-        return {role: {"tv": 0.0, "h_ratio": 1.0} for role in ("draft", "target")}
     known = store.facts(pair.name, "fidelity")
     if known is None or known["revision"] != pair.revision:
         return {}

@@ -73,4 +73,7 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, RuntimeError, FileNotFoundError, MemoryError) as error:
+        raise SystemExit(f"error: {error}") from None

@@ -530,7 +530,8 @@ def _benchmark(pair):
         ]
     return paragraphs(
         f"### {marked(pair)}",
-        known.get("sentence", ""),
+        known.get("sentence", "")
+        or "This race was run before llama.cpp and OpenVINO GenAI were in it.",
         f"{known.get('n', DASH)} problems of {known.get('task', DASH)}, one answer at a time, "
         f"{known.get('device', DASH)}, torch {known.get('torch', DASH)}, transformers "
         f"{known.get('transformers', DASH)}:",
