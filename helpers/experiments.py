@@ -6,6 +6,7 @@ published. Readings of single positions are in helpers/probes.py.
 """
 
 import hashlib
+import math
 import platform
 import statistics
 import time
@@ -54,7 +55,7 @@ def run(
     with one row per tested or emitted position. Timings are not filled: rows of a batch share time.
     """
     jobs = [(seed, problem) for seed in seeds for problem in problems]
-    parts = [jobs[i : i + batch_size] for i in range(0, len(jobs), batch_size)]
+    parts = _batches(jobs, batch_size)
     chunks = [(method, part) for method in methods for part in parts]
 
     def decoded(own_pair, chunk):
@@ -66,6 +67,18 @@ def run(
     if not trace:
         return rows
     return rows, pd.concat([traces for _, traces in frames], ignore_index=True)
+
+
+def _batches(jobs, batch_size):
+    """Jobs [(seed, problem)] in batches; the answers of a batch have one longest length."""
+    by_limit = {}
+    for job in jobs:
+        by_limit.setdefault(job[1].max_new_tokens, []).append(job)
+    return [
+        alike[first : first + batch_size]
+        for alike in by_limit.values()
+        for first in range(0, len(alike), batch_size)
+    ]
 
 
 def _each(pair, act, items):
@@ -116,7 +129,8 @@ def _chunk(pair, method, jobs, sampling, trace, max_new_tokens):
         if grader != graded_by:
             rows = _grade_anew(rows, jobs)
             store.keep(file, (rows, traces, graded_by))
-    return rows, traces if trace else None
+    # The same weights may be known under two names: the rows carry the one that was asked for.
+    return rows.assign(pair=pair.name), traces if trace else None
 
 
 def _decode_chunk(pair, method, jobs, sampling, limit, trace):
@@ -152,8 +166,17 @@ def _grade_anew(rows, jobs):
     """The same rows with the grades of today's graders."""
     problems = {(seed, problem.id): problem for seed, problem in jobs}
     answers = [(problems[row.seed, row.problem_id], row.text) for row in rows.itertuples()]
-    scores = [grade.score for grade in tasks.grade_many(answers)]
-    return rows.assign(score=scores, code=code_version())
+    grades = tasks.grade_many(answers)
+    return rows.assign(
+        score=[grade.score for grade in grades],
+        ungraded=[why_ungraded(grade) for grade in grades],
+        code=code_version(),
+    )
+
+
+def why_ungraded(grade):
+    """Why an answer has no score, in two words ("no judge", "no reference"); "" where it has."""
+    return grade.detail.split(":")[0] if math.isnan(grade.score) else ""
 
 
 # ---- one row at a time -------------------------------------------------------------------------
@@ -177,7 +200,8 @@ def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), ma
     for problem in track(problems[len(done) :], "timing"):
         done.append(_time_problem(pair, methods, problem, seed, repeats, sampling, max_new_tokens))
         store.keep(file, done)
-    return with_ratios(pd.DataFrame([row for rows in done for row in rows]))
+    rows = pd.DataFrame([row for rows in done for row in rows]).assign(pair=pair.name)
+    return with_ratios(rows)
 
 
 def _warm_up(pair, methods, problem, sampling):
@@ -207,7 +231,10 @@ def _time_problem(pair, methods, problem, seed, repeats, sampling, max_new_token
             runs[number].append(row)
     middle = [median_run(rows) for rows in runs.values()]
     grades = tasks.grade_many([(problem, row["text"]) for row in middle])
-    return [row | {"score": grade.score} for row, grade in zip(middle, grades)]
+    return [
+        row | {"score": grade.score, "ungraded": why_ungraded(grade)}
+        for row, grade in zip(middle, grades)
+    ]
 
 
 def median_run(rows):
@@ -274,6 +301,7 @@ def tidy_row(pair, method, seed, problem, answer, grade, sampling, limit):
         "switches": answer.switches,
         "caught_up": answer.caught_up,
         "score": grade.score if grade else float("nan"),
+        "ungraded": why_ungraded(grade) if grade else "",
         "prefill_s": answer.prefill_s,
         "seconds": answer.seconds,
         "draft_s": answer.draft_s,

@@ -91,6 +91,12 @@ def nothing(why):
 NO_JUDGE = nothing("no judge")
 
 
+def ungraded(frame):
+    """What stands in place of a score that no row has: "no reference" or NO_JUDGE, as rows say."""
+    reasons = sorted(set(frame.get("ungraded", ())) & {"no reference"})
+    return nothing(reasons[0]) if reasons else NO_JUDGE
+
+
 def graded(frame, value, methods):
     """The rows of `methods` on problems where each of their answers has a score.
 
@@ -101,18 +107,18 @@ def graded(frame, value, methods):
 
 
 def mean(frame, value, method):
-    """Mean of a score in [0, 1] of one method, over graded problems: Interval or NO_JUDGE."""
+    """Mean of a score in [0, 1] of one method, over graded problems: Interval, or `ungraded`."""
     part = graded(frame, value, [method])
     if part.empty and (frame.method == method).any():
-        return NO_JUDGE
+        return ungraded(frame)
     return widened(bootstrap(per_problem(part, value))).within(0.0, 1.0)
 
 
 def difference(frame, value, method, baseline):
-    """Paired mean difference method - baseline of a score. Returns Interval or NO_JUDGE."""
+    """Paired mean difference method - baseline of a score. Returns Interval, or `ungraded`."""
     part = graded(frame, value, [method, baseline])
     if part.empty and {method, baseline} <= set(frame.method):
-        return NO_JUDGE
+        return ungraded(frame)
     table = per_problem(part, value)[[method, baseline]]
     return widened(bootstrap(table, lambda m: m[..., 0] - m[..., 1])).within(-1.0, 1.0)
 
