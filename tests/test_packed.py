@@ -89,7 +89,12 @@ def stock(weight, bias=None):
     zero = torch.zeros(len(scale), dtype=torch.int64)
     rounded = torch.quantize_per_channel(weight, scale.double(), zero, 0, torch.qint8)
     packed = torch.ops.quantized.linear_prepack(rounded, bias)
-    return lambda x: torch.ops.quantized.linear_dynamic(x, packed, True)
+
+    def layer(x, times=None):
+        x = x if times is None else x * times
+        return torch.ops.quantized.linear_dynamic(x, packed, True)
+
+    return layer
 
 
 def test_the_draft_is_the_draft(folders, large, texts):

@@ -27,7 +27,8 @@ def visibility(positions, length, kv_heads, group):
     """
     unseen = torch.arange(length) > positions[:, :, None]
     mask = torch.zeros(unseen.shape).masked_fill_(unseen, -math.inf).repeat_interleave(group, 1)
-    mask = F.pad(mask, (0, 0, 0, max(0, FEWEST_ROWS - mask.shape[1])))
+    if mask.shape[1] < FEWEST_ROWS:
+        mask = F.pad(mask, (0, 0, 0, FEWEST_ROWS - mask.shape[1]))
     return mask.repeat_interleave(kv_heads, 0)
 
 
@@ -38,7 +39,8 @@ def attend(q, keys, values, mask):
     rows, T, kv_heads, group, dim = q.shape
     n = T * group
     q = q.transpose(1, 2).reshape(rows * kv_heads, n, dim)
-    q = F.pad(q, (0, 0, 0, max(0, FEWEST_ROWS - n)))
+    if n < FEWEST_ROWS:
+        q = F.pad(q, (0, 0, 0, FEWEST_ROWS - n))
     keys = keys.flatten(0, 1)
     values = values.flatten(0, 1)
     p = torch.baddbmm(mask, q, keys.transpose(1, 2), alpha=dim**-0.5).softmax(-1)

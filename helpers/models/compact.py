@@ -75,9 +75,10 @@ class CompactBody:
         self.head_block = rotation_block(self.dim, fewest=1)
         self.inner_block = rotation_block(config.intermediate_size)
         self.embedding = base.embed_tokens.weight.detach()  # as stored: a row is turned when used
-        head = model.lm_head.weight.detach()
+        # The head first: it is by far the largest matrix, and packing one needs a copy in fp32.
+        self.norm, self.head = self._reader(base.norm, model.lm_head.weight.detach())
+        model.lm_head = None
         self.layers = [self._packed(layer) for layer in base.layers]
-        self.norm, self.head = self._reader(base.norm, head)
         angle = torch.outer(
             torch.arange(config.max_position_embeddings, device=device).float(),
             base.rotary_emb.inv_freq.to(device).float(),
@@ -126,7 +127,10 @@ class CompactBody:
         return None, linears.pack(weight, bias, self.precision)
 
     def __call__(self, tokens, memory):
-        """tokens (rows, T) -> hidden states (rows, T, hidden size); writes to `memory`."""
+        """tokens (rows, T) -> hidden states (rows, T, hidden size) before the last norm.
+
+        Keys and values go to `memory`.
+        """
         B, T = tokens.shape
         cos = self.cos[memory.positions][:, :, None]
         sin = self.sin[memory.positions][:, :, None]
@@ -136,17 +140,25 @@ class CompactBody:
         turned = self.heads + self.kv_heads  # queries and keys are turned by their position
         attend = self._attention(memory)
         for i, (norm1, qkv, out, norm2, gate_up, down) in enumerate(self.layers):
-            h = qkv(F.rms_norm(x, self.width, norm1, self.eps)).view(B, T, -1, self.dim)
+            h = self._read(x, norm1, qkv).view(B, T, -1, self.dim)
             qk = h[:, :, :turned]
-            qk = qk * cos + torch.roll(qk, self.dim // 2, -1) * sin
+            qk = torch.addcmul(qk * cos, torch.roll(qk, self.dim // 2, -1), sin)
             new_keys = qk[:, :, self.heads :].transpose(1, 2)
             new_values = h[:, :, turned:].transpose(1, 2)
             k, v = memory.write(i, new_keys, new_values)
             x = x + out(attend(qk[:, :, : self.heads], k, v))
-            gate, up = gate_up(F.rms_norm(x, self.width, norm2, self.eps)).chunk(2, -1)
+            gate, up = self._read(x, norm2, gate_up).chunk(2, -1)
             h = F.silu(gate) * up
             x = x + down(rotate(h, self.inner_block) if self.rotated else h)
-        return F.rms_norm(x, self.width, self.norm, self.eps)
+        return x
+
+    def _read(self, x, norm, layer):
+        """A layer's output for the normed stream: layer(x / rms(x) · norm's weight)."""
+        if not self.rotated:
+            return layer(F.rms_norm(x, self.width, norm, self.eps))
+        # 1 / rms(x) = (|x|² / n + eps)^-1/2; the norm's weight is in the layer.
+        length = torch.linalg.vector_norm(x, 2, -1, keepdim=True)
+        return layer(x, times=(length * length / x.shape[-1] + self.eps).rsqrt_())
 
     def _attention(self, memory):
         """A function (q (rows, T, heads, dim), keys, values) -> (rows, T, heads · dim)."""
@@ -168,4 +180,4 @@ class CompactBody:
 
     def logits(self, hidden):
         """hidden (..., hidden size) -> scores (..., V)."""
-        return self.head(hidden)
+        return self._read(hidden, self.norm, self.head)

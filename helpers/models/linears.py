@@ -75,13 +75,18 @@ class Int8:
         # Without VNNI pairs of products are added in 16 bits, where 8 bits times 8 bits overflow.
         self.largest = 127 if torch.cpu._is_vnni_supported() else 63
 
-    def __call__(self, x):
-        """x (…, inputs) fp32 -> (…, outputs)."""
+    def __call__(self, x, times=None):
+        """x (…, inputs) fp32 -> (…, outputs), of x · times where a factor per row (…, 1) is given.
+
+        Rounding does not see such a factor, so a norm need not be applied before it.
+        """
         # x_i = size · u_i with |u_i| <= 1;  y = size · (round(127 u) · round(W / s)) · s / 127 + b
-        size = torch.linalg.vector_norm(x, math.inf, -1, keepdim=True).clamp_(min=1e-30)
+        size = x.abs().amax(-1, keepdim=True).clamp_(min=1e-30)
         y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             x / size, 1 / self.largest, self.largest + 1, self.packed
         )
+        if times is not None:
+            size.mul_(times)
         return y.mul_(size) if self.bias is None else torch.addcmul(self.bias, y, size)
 
 
