@@ -1,7 +1,8 @@
 """Problems, prompts, data and grading. Nothing here knows a model."""
 
 from helpers.tasks.grading import Grade
-from helpers.tasks.loading import follow, load, read_jsonl
+from helpers.tasks.loading import check_name, follow, load, read_jsonl
+from helpers.tasks.own import is_file
 from helpers.tasks.scoring import grade, grade_many, grader
 from helpers.tasks.table import TASKS, Problem, Task, names, user
 

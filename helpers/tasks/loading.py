@@ -1,6 +1,7 @@
 """Problems of a task, from the first place that has its data.
 
-Data is looked up in $SP_DATA (a folder of TASK/*.jsonl[.gz] in upstream field names), then in
+A task that is a file of prompts (helpers/tasks/own.py) is read from there. Any other's data
+is looked up in $SP_DATA (a folder of TASK/*.jsonl[.gz] in upstream field names), then in
 data/benchmarks/, then on the hub.
 """
 
@@ -14,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from helpers import common
-from helpers.tasks import corpus
+from helpers.tasks import corpus, own
 from helpers.tasks.table import (
     POCKET_TASKS,
     POCKET_TOKENS,
@@ -31,16 +32,16 @@ def load(task, n_problems=None, seed=0):
 
     The first problems of a larger choice are the same. Without n_problems: every row of the task's
     file, or 200 problems of a pocket task.
+    task: a name, or a file of prompts (helpers/tasks/own.py says what is in it).
     Errors: an unknown task, no data, a damaged file (with file and line), more problems than there
     are.
     """
-    if task not in names():
-        raise ValueError(f"there is no task {task!r}; choose one of {', '.join(names())}")
+    check_name(task)
     if n_problems is not None and n_problems < 1:
         raise ValueError(f"n_problems was {n_problems}; it must be 1 or more")
-    if task not in TASKS:
+    if task in POCKET_TASKS and task not in TASKS:
         return _generated(task, n_problems or 200, seed)
-    rows = _rows(task)
+    rows = _rows(task) if task in TASKS else own.problems(task)
     if n_problems and n_problems > len(rows):
         raise ValueError(
             f"{n_problems} problems of {task} were asked for and {len(rows)} are there; "
@@ -48,7 +49,17 @@ def load(task, n_problems=None, seed=0):
         )
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
-    return [_problem(task, *rows[i]) for i in order[:n_problems]]
+    chosen = [rows[i] for i in order[:n_problems]]
+    return [_problem(task, *row) for row in chosen] if task in TASKS else chosen
+
+
+def check_name(task):
+    """Refuse a task that is neither a name nor a file of prompts."""
+    if task not in names() and not own.is_file(task):
+        raise ValueError(
+            f"there is no task {task!r}; choose one of {', '.join(names())}, or give a file of "
+            "prompts, as my-prompts.jsonl"
+        )
 
 
 def follow(problem, text):

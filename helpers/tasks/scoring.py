@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from helpers.tasks import corpus, grading, judge, sandbox
+from helpers.tasks import corpus, grading, judge, own, sandbox
 from helpers.tasks.grading import Grade
 from helpers.tasks.sandbox import Program
 from helpers.tasks.table import POCKET_TASKS, TASKS
@@ -44,6 +44,8 @@ def grader(task):
         return grading.pocket_code
     if task in POCKET_TASKS:
         return partial(corpus.grade, POCKET_TASKS[task])
+    if own.is_file(task):
+        return own.grade
     raise ValueError(f"there is no grader for task {task!r}; add an entry to helpers.tasks.TASKS")
 
 
@@ -60,5 +62,8 @@ def _grade_or_work(problem, text):
 
 def _comparison(problem, text):
     """What the judge compares an answer with: a reference that is itself an answer, or nothing."""
-    other = problem.reference if isinstance(problem.reference, str) else None
+    other = problem.reference
+    if isinstance(other, own.Reference):
+        other = other.answer
+    other = other if isinstance(other, str) else None
     return problem.messages, text, other
