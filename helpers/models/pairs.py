@@ -1,56 +1,24 @@
-"""The table of pairs, and loading a draft and a target over one vocabulary."""
+"""Loading a draft and a target over one vocabulary."""
 
 import json
 import os
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from helpers import common
 from helpers.models import compact
 from helpers.models.compact import is_small
 from helpers.models.lm import LM, PlainBody
+from helpers.models.presets import locate, name_of, preset_of
 from helpers.models.revision import revision_of
 from helpers.models.threads import allowed_threads
 
 transformers_logging.disable_progress_bar()  # a bar per weight file says nothing here
 
-
-@dataclass(frozen=True)
-class Preset:
-    """Where a pair's weights are: hub ids, or folders relative to the repository."""
-
-    draft: str
-    target: str
-    experts: dict = field(default_factory=dict)
-    make: str = ""  # what to type when a local folder is not there yet
-
-
-PAIRS = {
-    "pocket": Preset(
-        "data/pocket/draft",
-        "data/pocket/target",
-        {name: f"data/pocket/expert-{name}" for name in ("math", "code", "law")},
-        "make pocket",
-    ),
-    # There is no expert of the draft's size for this pair.
-    "qwen2.5-coder": Preset(
-        "data/models/qwen2.5-coder/draft",
-        "data/models/qwen2.5-coder/target",
-        {"coder-1.5b": "data/models/qwen2.5-coder/target"},
-        "make models",
-    ),
-    "qwen2.5-0.5b-7b": Preset("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-7B-Instruct"),
-    "qwen2.5-1.5b-32b": Preset("Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-32B-Instruct"),
-    "qwen3-0.6b-8b": Preset("Qwen/Qwen3-0.6B", "Qwen/Qwen3-8B"),
-    "llama3.2-1b-8b": Preset(
-        "meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"
-    ),
-}
 
 SPEEDS = ("fast", "int8", "plain")
 ALL_THREADS = allowed_threads(torch.get_num_threads())
@@ -143,17 +111,17 @@ def pick_device(device="auto"):
     return torch.device(device)
 
 
-def load_pair(
-    name="pocket", *, draft=None, target=None, device="auto", speed="fast", experts=False
-):
-    """Load a preset, or any two models by hub id or local folder (draft=…, target=…).
+def load_pair(name=None, *, draft=None, target=None, device="auto", speed="fast", experts=False):
+    """Load a pair by name ("pocket"), or any two models by hub id or folder (draft=…, target=…).
 
+    Two models get the name that is given with them, else one from theirs; rows carry it.
     speed "plain" is transformers' modules in fp32 (bf16 on a GPU). "fast" is the forward of
     helpers/models/compact.py: on a CPU a large draft in int8 and an exact target in fp16 (TV from
     fp32 below 1e-4). "int8" keeps the target in int8 too (TV about 0.01): another target, faster,
     never taken unasked. Where a machine lacks what these need the next best is taken, and
     `precision` of each model says what. Returns Pair.
     """
+    name = name or name_of(draft, target)
     preset = preset_of(name, draft, target)
     if speed not in SPEEDS:
         raise ValueError(
@@ -228,33 +196,6 @@ def check_tokenizers(a, b, name_a, name_b):
         f"the tokenizers of {name_a} and {name_b} differ ({len(differing)} tokens with other ids, "
         f"{len(only)} in one only); speculative sampling needs a draft with the target's tokenizer"
     )
-
-
-def preset_of(name, draft=None, target=None):
-    """A line of PAIRS, or a Preset of two models that are given."""
-    if (draft is None) != (target is None):
-        raise ValueError("give both draft= and target=, or neither and the name of a pair")
-    if draft is not None:
-        return Preset(draft, target)
-    if name not in PAIRS:
-        raise ValueError(
-            f"there is no pair {name!r}; choose one of {', '.join(PAIRS)}, "
-            "or give draft= and target="
-        )
-    return PAIRS[name]
-
-
-def locate(where, preset):
-    """A folder of the repository or of the user, or else a hub id."""
-    if where.startswith("data/models/"):
-        folder = common.MODELS / Path(where).relative_to("data/models")
-    else:
-        folder = common.ROOT / where
-    if folder.is_dir():
-        return str(folder)
-    if where.startswith("data/"):
-        raise FileNotFoundError(f"there are no weights in {folder}; run `{preset.make}` first")
-    return where
 
 
 def load_tokenizer(folder):
