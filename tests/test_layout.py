@@ -15,7 +15,7 @@ LAYERS = [
     {"decoding"},
     {"experiments"},
     {"probes"},
-    {"conversations", "tables"},
+    {"conversations", "tables", "ledger"},
     {"views", "vllm", "make"},
 ]
 FILES = sorted((ROOT / "helpers").rglob("*.py"))

@@ -17,6 +17,7 @@ PARTS = {
     "models": "models",
     "decoding": "decoders",
     "tasks": "problems and grading",
+    "ledger": "exact expectations in place of coin flips",
     "plots": "figures",
     "views": "sliders",
     "vllm": "the same rules inside vLLM",

@@ -1,0 +1,247 @@
+"""Expected rounds, drafts and acceptances by dynamic programming, in place of coin flips.
+
+Under strict speculative sampling the text has the target's law, and given the text y a tested token
+came from the draft with probability w = min(1, q(y) / p(y)), independently of the others. So a
+round from position s accepts n with probability w_s … w_{s+n-1} (1 - w_{s+n}) and emits n + 1
+tokens, the bonus token after a block that was accepted whole; with V(s) the expected number of
+rounds that start at s,
+
+    V(0) = 1,    V(s + n + 1) += V(s) P(n accepted from s).
+
+Strict counts are exact given the text. A relaxed rule writes other texts; on the target's its
+counts are an estimate, see `counts`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from helpers import rules
+from helpers.ledger.table import LONGEST
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Expected counts of some answers under one rule and policy.
+
+    frame: one row per answer: problem_id, seed, rounds (= target calls), drafted, accepted,
+    emitted (tokens), full (rounds accepted whole, after which the draft reads two tokens at once),
+    tv and kl (nats), summed over the tested positions. widths (answers, γ + 1): rounds by how many
+    tokens they drafted.
+    """
+
+    frame: pd.DataFrame
+    widths: np.ndarray
+
+    def total(self, name):
+        """Sum of a column over all answers."""
+        return float(self.frame[name].sum())
+
+    @property
+    def tokens_per_round(self):
+        return self.total("emitted") / self.total("rounds")
+
+    @property
+    def calls_per_token(self):
+        return self.total("rounds") / self.total("emitted")
+
+    @property
+    def accept_ratio(self):
+        return self.total("accepted") / self.total("drafted")
+
+    def per_token(self, name):
+        """A column's sum per token emitted."""
+        return self.total(name) / self.total("emitted")
+
+
+def counts(ledger, rule, policy):
+    """Expected counts of a rule and a policy on every answer of a ledger. Returns Counts.
+
+    rule: what `Ledger.of_rule` takes; policy: an object with `gamma` (at most 16) and
+    `go_on(H, q_x, j)`, of helpers/methods.py or of one's own.
+
+    strict is exact given the text. For a relaxed rule with output law o and y ~ p,
+
+        P(n + 1 accepted from s) = E[prod_{j<n} W_j (1 - R_n)],    W = q a / p at y,
+
+    is exact for a round that starts at s; where rounds start is taken from the programme with
+    h = q a / o in place of w, as if the rule had written the text. Of the first term the same
+    estimate for strict is taken away, and strict's exact counts are put in its place: so strict
+    comes out exactly, and the noise that both share cancels.
+    """
+    if not 1 <= policy.gamma <= LONGEST:
+        raise ValueError(f"gamma was {policy.gamma}; a ledger counts blocks of 1 to {LONGEST}")
+    drafts = _drafts(ledger, policy)
+    columns = ledger.of_rule(rule)
+    strict = ledger.of_rule(rules.STRICT)
+    starts, tested = _starts(ledger, columns["h"], drafts)
+    rounds = _rounds(ledger, starts, drafts, strict["W"])
+    if rule != rules.STRICT:
+        own = _rounds(ledger, starts, drafts, columns["W"], columns["R"])
+        same = _rounds(ledger, starts, drafts, strict["W"], strict["R"])
+        rounds = {name: own[name] - same[name] + rounds[name] for name in rounds}
+    widths = rounds["stopped"] + _drafted_on(ledger, policy, rounds, columns, tested)
+    tested_mass = _by_position(tested)
+    inside = ledger.inside[:, : ledger.width]
+    damage = {}
+    for name in ("tv", "kl"):
+        values = np.where(inside & (tested_mass > 0), columns[name][:, : ledger.width], 0)
+        damage[name] = (tested_mass * values).sum(1)
+    frame = ledger.answers[["problem_id", "seed"]].assign(
+        rounds=starts.sum(1),
+        drafted=widths @ np.arange(policy.gamma + 1),
+        accepted=rounds["accepted"],
+        emitted=rounds["emitted"],
+        full=rounds["full"],
+        **damage,
+    )
+    return Counts(frame, widths)
+
+
+def _drafts(ledger, policy):
+    """Whether slot n of a round from s is drafted when all before it were accepted along the text.
+
+    (γ + 1, N, width) bool; slot γ never is. As in decoding/speculative.py: a block has room for one
+    draft less than is left, ends with an end token, and where the policy stops.
+    """
+    H = torch.from_numpy(ledger.padded("H_q").astype(np.float32))
+    q_y = torch.from_numpy(ledger.padded("q_y").astype(np.float32))
+    width = ledger.width
+    drafts = np.zeros((policy.gamma + 1, len(ledger), width), bool)
+    going = ledger.inside[:, :width].copy()
+    for n in range(policy.gamma):
+        going &= (n < ledger.room) & ledger.inside[:, n : n + width]
+        drafts[n] = going
+        if policy.adaptive:
+            going &= np.asarray(policy.go_on(H, q_y, n))[:, n : n + width]
+    return drafts
+
+
+def _alive(starts, drafts, w):
+    """Expected rounds from s whose first n drafts were made and accepted, (γ + 1, N, width)."""
+    width = starts.shape[1]
+    alive = np.empty(drafts.shape)
+    alive[0] = starts
+    for n in range(len(drafts) - 1):
+        alive[n + 1] = alive[n] * drafts[n] * w[:, n : n + width]
+    return alive
+
+
+def _starts(ledger, h, drafts):
+    """V, the expected number of rounds that start at each position, (N, width); and what is tested.
+
+    The second is (γ, N, width): how often slot n of a round from s is tested.
+    """
+    width = ledger.width
+    gamma = len(drafts) - 1
+    inside = ledger.inside[:, :width].astype(float)
+    alive = _alive(inside, drafts, h)
+    # n + 1 tokens come out where the (n + 1)-th draft fails, or where there is none: the bonus.
+    ends = alive.copy()
+    ends[:-1] -= alive[1:]
+    ends = np.ascontiguousarray(ends.transpose(1, 2, 0))
+    starts = np.zeros((len(ledger), width + gamma + 1))
+    starts[:, 0] = 1
+    for s in range(width):
+        starts[:, s + 1 : s + gamma + 2] += starts[:, s, None] * ends[:, s]
+    starts = starts[:, :width] * inside
+    return starts, (alive * drafts)[:-1] * starts
+
+
+def _rounds(ledger, starts, drafts, W, R=None):
+    """What comes of rounds that start as given: a dict of arrays, one row per answer.
+
+    emitted, accepted, full; stopped (N, γ + 1): rounds by the length of a block accepted whole;
+    rejected (γ, N, γ + 1): rounds by the slot of the rejection, and by how much there was room for.
+    With R, the last factor of every probability is its expectation 1 - R instead of W.
+    """
+    width = ledger.width
+    gamma = len(drafts) - 1
+    alive = _alive(starts, drafts, W)
+    tested = alive * drafts
+    ended = ~np.stack([ledger.inside[:, n : n + width] for n in range(gamma + 1)])
+    accepted = alive.copy()
+    if R is None:
+        rejected = tested[:-1] - alive[1:]
+    else:
+        here = np.stack([R[:, n : n + width] for n in range(gamma)])
+        rejected = tested[:-1] * here
+        accepted[1:] = tested[:-1] - rejected
+    most = np.minimum(ledger.room[:, :width], gamma)
+    stopped = np.where(np.arange(gamma + 1)[:, None, None] == most, accepted, alive * ~drafts)
+    # After an end token there is no bonus. Its probability is that of the text's own last token.
+    at_end = alive * ended
+    full = stopped - np.where(drafts, 0, at_end)
+    place = (np.arange(len(ledger))[:, None] * (gamma + 1) + most).ravel()
+    size = len(ledger) * (gamma + 1)
+    by_room = [np.bincount(place, part.ravel(), size).reshape(-1, gamma + 1) for part in rejected]
+    return {
+        "emitted": (accepted - at_end).sum((0, 2)),
+        "accepted": accepted[1:].sum((0, 2)),
+        "full": full[1:].sum((0, 2)),
+        "stopped": stopped.sum(2).T,
+        "rejected": np.stack(by_room),
+    }
+
+
+def _by_position(of_slots):
+    """(γ, N, width) by slot and start -> (N, width) by position."""
+    width = of_slots.shape[2]
+    total = np.zeros(of_slots.shape[1:])
+    for n, part in enumerate(of_slots[:width]):
+        total[:, n:] += part[:, : width - n]
+    return total
+
+
+# ---- drafts after a rejected token -------------------------------------------------------------
+
+
+def _drafted_on(ledger, policy, rounds, columns, tested):
+    """Rounds that ended with a rejection by how many tokens were drafted, (N, γ + 1).
+
+    How far the draft goes on after a rejection at slot n is a ratio estimate over the
+    continuations: they were drawn with probability ∝ δ, and count as often as slot n is tested at
+    their position, times R / δ.
+    """
+    gamma = policy.gamma
+    after = _going_on(ledger, policy)
+    drafted = np.zeros((len(ledger), gamma + 1))
+    table = ledger.continuation_arrays
+    delta = ledger.padded("tv")[table.answer, table.position]
+    chance = columns["R"][table.answer, table.position] / np.maximum(delta, 1e-30)
+    for n in range(gamma):
+        start = table.position - n
+        weight = np.where(start >= 0, tested[n][table.answer, np.maximum(start, 0)] * chance, 0)
+        # Where no continuation was ever at this slot, all count alike.
+        weight = weight + 1e-12
+        share = np.bincount(after[n], weight, gamma - n) / weight.sum() if len(weight) else None
+        for most in range(n + 1, gamma + 1):
+            mass = rounds["rejected"][n][:, most]
+            if not mass.any():
+                continue
+            if share is None:
+                drafted[:, most] += mass
+                continue
+            for further, part in enumerate(share):
+                drafted[:, min(n + 1 + further, most)] += mass * part
+    return drafted
+
+
+def _going_on(ledger, policy):
+    """How many tokens each continuation drafts after a rejection at slot n: (γ, continuations)."""
+    table = ledger.continuation_arrays
+    H = torch.from_numpy(table.H)
+    q_x = torch.from_numpy(table.q_x)
+    gamma = policy.gamma
+    further = np.zeros((gamma, len(H)), int)
+    going = [~table.is_end] * gamma
+    if policy.adaptive:
+        going = [np.asarray(policy.go_on(H, q_x, j)) & ~table.is_end for j in range(gamma)]
+    for n in range(gamma):
+        still = np.ones(len(H), bool)
+        for step in range(gamma - n - 1):
+            still = still & going[n + step][:, step]
+            further[n] += still
+    return further

@@ -1,0 +1,261 @@
+"""Reading answers of the target once with both models: positions, and drafts that go on."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from helpers import experiments, probes, rules, store
+from helpers.common import track
+from helpers.decoding.sampling import sample
+from helpers.ledger.grid import grid
+from helpers.ledger.table import LONGEST, RATES, Ledger
+from helpers.methods import Autoregressive, Sampling
+
+READING = (*store.DECODING, "ledger/*.py")  # the code that a ledger depends on
+
+
+def written_by_target(
+    pair,
+    problems,
+    seeds=(0,),
+    *,
+    rules=None,
+    sampling=Sampling(),
+    continuations=1000,
+    max_new_tokens=None,
+):
+    """Let the target answer every (problem, seed), and read the answers. Returns Ledger. Cached.
+
+    rules: label -> rule, kept beside the usual grid.
+    """
+    method = Autoregressive("target")
+    rows = experiments.run(
+        pair, [method], problems, seeds, sampling=sampling, max_new_tokens=max_new_tokens
+    )
+    by_id = {problem.id: problem for problem in problems}
+    return read(
+        pair,
+        [by_id[name] for name in rows.problem_id],
+        list(rows.tokens),
+        rules=rules,
+        seed=list(rows.seed),
+        sampling=sampling,
+        continuations=continuations,
+        max_new_tokens=list(rows.max_new_tokens),
+    )
+
+
+def read(
+    pair,
+    problems,
+    answers,
+    *,
+    rules=None,
+    seed=0,
+    sampling=Sampling(),
+    continuations=1000,
+    max_new_tokens=None,
+):
+    """Read answers that the target wrote (token lists), one per problem given. Returns Ledger.
+
+    rules: label -> rule, kept beside the usual grid. seed and max_new_tokens: one for all or one
+    per answer; a limit that is not given is the problem's. continuations: how many rejected tokens
+    the draft goes on from. Cached.
+    """
+    named = grid() | (rules or {})
+    seeds = [seed] * len(answers) if isinstance(seed, int) else list(seed)
+    limits = _limits(problems, max_new_tokens)
+    code = store.code_version(READING)
+    settings = (named, seeds, limits, sampling, continuations)
+    identity = experiments.identity(pair)
+    file = store.cached("ledger", code, *identity, problems, answers, settings)
+    tables = store.load(file)
+    if tables is None:
+        tables = _read(pair, problems, answers, named, seeds, limits, sampling, continuations)
+        store.keep(file, tables)
+    return Ledger(*tables, rules=named)
+
+
+def _limits(problems, max_new_tokens):
+    """The most tokens that each answer may have."""
+    if max_new_tokens is None:
+        return [problem.max_new_tokens for problem in problems]
+    if isinstance(max_new_tokens, int):
+        return [max_new_tokens] * len(problems)
+    return [int(limit) for limit in max_new_tokens]
+
+
+def _read(pair, problems, answers, named, seeds, limits, sampling, continuations):
+    """The three tables of a ledger."""
+    answers = [list(answer) for answer in answers]
+    facts = _answer_facts(pair, problems, answers, seeds, limits)
+    frames = []
+    rejected = []
+    u = torch.Generator().manual_seed(0)
+    for reading in probes.read(pair, problems, answers, sampling=sampling):
+        frames.append(_position_columns(pair, reading, named))
+        rejected.append(_rejected_tokens(reading, u))
+    positions = pd.concat(frames, ignore_index=True)
+    rejected = pd.concat(rejected, ignore_index=True)
+    chosen = _chosen(positions.tv.to_numpy(), continuations)
+    goes_on = _go_on(pair, problems, answers, positions, rejected, chosen, sampling)
+    return facts, positions, goes_on
+
+
+def _answer_facts(pair, problems, answers, seeds, limits):
+    """One row per answer."""
+    rows = []
+    for problem, answer, seed, limit in zip(problems, answers, seeds, limits):
+        if not answer:
+            raise ValueError(f"the answer to {problem.id} is empty; a ledger needs tokens")
+        if len(answer) > limit:
+            raise ValueError(
+                f"the answer to {problem.id} has {len(answer)} tokens and its limit is {limit}; "
+                "give max_new_tokens as the run had it"
+            )
+        ended = "limit" if len(answer) == limit else "stop"
+        rows.append(
+            {
+                "problem_id": problem.id,
+                "task": problem.task,
+                "seed": seed,
+                "prompt_length": len(pair.encode(problem.messages)),
+                "n_tokens": len(answer),
+                "ended": "eos" if answer[-1] in pair.eos else ended,
+                "max_new_tokens": limit,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _position_columns(pair, reading, named):
+    """The rows of `positions` of one reading."""
+    token = torch.tensor(reading.frame.token.to_list(), device=reading.p.device)
+    p_y = reading.p.gather(-1, token[:, None])[:, 0]
+    q_y = reading.q.gather(-1, token[:, None])[:, 0]
+    signals = reading.signals()
+    best = reading.raw_q.topk(2, -1).values
+    columns = {
+        "p_y": p_y,
+        "q_y": q_y,
+        "H_q": signals.H_q,
+        "H_p": signals.H_p,
+        "max_q": signals.max_q,
+        "margin": best[:, 0] - best[:, 1],
+        "max_p": reading.raw_p.amax(-1),
+        "tv": rules.tv(reading.p, reading.q),
+    }
+    for label, rule in named.items():
+        columns |= {
+            f"{label}|{name}": values
+            for name, values in _of_rule(rule, reading, signals, token, p_y, q_y).items()
+        }
+    columns = {name: values.float().cpu().numpy() for name, values in columns.items()}
+    columns["is_end"] = np.isin(token.cpu().numpy(), pair.eos)
+    kept = reading.frame[["position", "token"]].reset_index(drop=True).astype("int32")
+    return pd.concat([kept, pd.DataFrame(columns)], axis=1)
+
+
+def _of_rule(rule, reading, signals, token, p_y, q_y):
+    """R, W, h, tv, kl of a rule, and the KL of p mixed with its output law."""
+    o, rejected = rules.output_distribution(rule, reading.p, reading.q, signals)
+    o_y = o.gather(-1, token[:, None])[:, 0]
+    from_draft = q_y * rules.accept_prob(rule, p_y, q_y, signals)
+    # Where rounding makes a token impossible that was written, nothing is known: the weight is 1.
+    W = torch.where(p_y > 0, from_draft / p_y.clamp(min=rules.TINY), torch.ones_like(p_y))
+    h = torch.where(o_y > 0, from_draft / o_y.clamp(min=rules.TINY), torch.zeros_like(p_y))
+    columns = {
+        "R": rejected,
+        "W": W,
+        "h": h.clamp(max=1),
+        "tv": rules.tv(o, reading.p),
+        "kl": rules.kl(o, reading.p).clamp(min=0),
+    }
+    for rate in RATES:
+        mixture = (1 - rate) * reading.p + rate * o
+        columns[f"kl@{rate:g}"] = rules.kl(mixture, reading.p).clamp(min=0)
+    return columns
+
+
+# ---- drafts that go on after a rejected token --------------------------------------------------
+
+
+def _rejected_tokens(reading, generator):
+    """A token that strict rejects at every position, drawn from norm((q - p)+), and its q."""
+    rejectable = (reading.q - reading.p).clamp(min=0)
+    # Where p = q nothing is ever rejected, and this token is never asked for.
+    rejectable = torch.where(rejectable.sum(-1, keepdim=True) > 0, rejectable, reading.q)
+    u = torch.rand(len(rejectable), generator=generator).to(rejectable.device)
+    x = sample(rejectable, u)
+    q_x = reading.q.gather(-1, x[:, None])[:, 0]
+    return pd.DataFrame({"token": x.tolist(), "q_x": q_x.tolist()})
+
+
+def _chosen(delta, count):
+    """`count` positions with probability ∝ δ, systematically: evenly spaced in the sum of δ."""
+    total = delta.sum(dtype=float)
+    if not count or not total > 0:
+        return np.zeros(0, int)
+    points = (np.arange(count) + 0.5) * total / count
+    return np.searchsorted(np.cumsum(delta, dtype=float), points).clip(max=len(delta) - 1)
+
+
+@torch.inference_mode()
+def _go_on(pair, problems, answers, positions, rejected, chosen, sampling, batch_size=64):
+    """Drafts along the text that a rejected token begins.
+
+    One row per step: continuation, row (of `positions`), step, token, H_q (nats), q_x, is_end.
+    Step 0 is the rejected token.
+    """
+    answer_of = np.repeat(np.arange(len(answers)), [len(answer) for answer in answers])
+    generator = torch.Generator().manual_seed(1)
+    parts = []
+    # Prefixes of like length go on together.
+    prompts = [list(pair.encode(problem.messages)) for problem in problems]
+    chosen = sorted(chosen, key=lambda row: len(prompts[answer_of[row]]) + positions.position[row])
+    for first in track(range(0, len(chosen), batch_size), "drafting on"):
+        some = np.array(chosen[first : first + batch_size])
+        starts = []
+        for row in some:
+            answer = answer_of[row]
+            before = answers[answer][: positions.position[row]]
+            starts.append(prompts[answer] + before + [rejected.token[row]])
+        steps = _draft_on(pair, starts, sampling, generator)
+        zero = {
+            "token": rejected.token[some].to_numpy(),
+            "H_q": positions.H_q[some].to_numpy(),
+            "q_x": rejected.q_x[some].to_numpy(),
+        }
+        for step, columns in enumerate([zero, *steps]):
+            names = {"continuation": first + np.arange(len(some)), "row": some, "step": step}
+            parts.append(pd.DataFrame(names | columns))
+    if not parts:
+        return pd.DataFrame(
+            columns=["continuation", "row", "step", "token", "H_q", "q_x", "is_end"]
+        )
+    table = pd.concat(parts, ignore_index=True).sort_values(["continuation", "step"])
+    table["is_end"] = table.token.isin(pair.eos)
+    whole = dict.fromkeys(("continuation", "row", "step", "token"), "int32")
+    return table.astype(whole | {"H_q": "float32", "q_x": "float32"}).reset_index(drop=True)
+
+
+def _draft_on(pair, starts, sampling, generator):
+    """LONGEST steps of the draft after each of some token lists: a dict of columns per step."""
+    lm = pair.draft
+    lengths = [len(start) for start in starts]
+    steps = min(LONGEST, lm.context - max(lengths))
+    tokens = torch.zeros(len(starts), max(lengths), dtype=torch.long, device=pair.device)
+    for row, start in enumerate(starts):
+        tokens[row, : len(start)] = torch.tensor(start)
+    lm.prefill(tokens, lengths, max(lengths) + LONGEST)
+    x = torch.tensor([start[-1] for start in starts], device=pair.device)
+    columns = []
+    for step in range(steps):
+        at = [length - 1 + step for length in lengths]
+        scores = lm.logits(lm.forward(x[:, None], at)[:, -1])
+        q = sampling.warp(scores)
+        x = sample(q, torch.rand(len(starts), generator=generator).to(pair.device))
+        q_x = q.gather(-1, x[:, None])[:, 0]
+        H = rules.entropy(scores.softmax(-1))
+        columns.append({"token": x.cpu().numpy(), "H_q": H.cpu().numpy(), "q_x": q_x.cpu().numpy()})
+    return columns
