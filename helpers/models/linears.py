@@ -19,6 +19,7 @@ FP32 = "fp32"
 BF16 = "bf16"
 
 BYTES = {INT8: 1, FP16: 2, FP32_PACKED: 4, FP32: 4, BF16: 2}  # of one weight
+PACKED = (INT8, FP16, FP32_PACKED)  # copies in an order of their own
 ORDER = (INT8, FP16, FP32_PACKED, FP32)  # what is tried on a CPU, from a wish on
 
 # A matrix product of fewer rows goes to kernels that add in another order, so that a row's last
