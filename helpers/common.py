@@ -4,7 +4,9 @@ SP_OUT moves figures and results, SP_CACHE the cache, SP_MODELS the fetched weig
 SP_RUN names a run with settings of its own: its figures and results get folders inside the pair's.
 """
 
+import errno
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -12,24 +14,54 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
-OUT = Path(os.environ.get("SP_OUT", ROOT))
-CACHE = Path(os.environ.get("SP_CACHE", DATA / "cache"))
-MODELS = Path(os.environ.get("SP_MODELS", DATA / "models"))
+OUT = Path(os.environ.get("SP_OUT") or ROOT).absolute()
+CACHE = Path(os.environ.get("SP_CACHE") or DATA / "cache").absolute()
+MODELS = Path(os.environ.get("SP_MODELS") or DATA / "models").absolute()
+# What lies beside the folders of a pair's runs.
+TAKEN = ("figures", "notebooks")
 
 
 def figures(pair):
     """Folder of a pair's figures, made when it is not there."""
-    return _made(OUT / "figures" / pair / os.environ.get("SP_RUN", ""))
+    return _made(OUT / "figures" / pair / run_name())
 
 
 def results(pair):
     """Folder of a pair's published results, made when it is not there."""
-    return _made(OUT / "data" / "results" / pair / os.environ.get("SP_RUN", ""))
+    return _made(OUT / "data" / "results" / pair / run_name())
+
+
+def run_name():
+    """The name of a run with settings of its own, from SP_RUN; "" for the pair itself."""
+    return checked_run(os.environ.get("SP_RUN", ""))
+
+
+def checked_run(name):
+    """A run's name, which is a folder inside its pair's: one that would be another is refused."""
+    plain = re.fullmatch(r"(?:\w[\w.-]*)?", name)
+    if not plain or name.endswith(".") or name.lower() in TAKEN:
+        raise ValueError(
+            f"run was {name!r}; a run's name has letters, digits, dots and dashes only, begins "
+            f"with a letter or a digit, does not end in a dot, and is not {' or '.join(TAKEN)}"
+        )
+    return name
 
 
 def _made(folder):
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
     return folder
+
+
+def cannot_write(file, error):
+    """An OSError in one sentence: what could not be written, why, and what to do."""
+    why = (error.strerror or str(error)).lower()
+    advice = "set SP_OUT and SP_CACHE to folders that can be written"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        advice = "free some space; the same command goes on from what is finished"
+    return OSError(f"{file} cannot be written ({why}); {advice}")
 
 
 def track(items, desc, total=None):

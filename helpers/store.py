@@ -8,17 +8,22 @@ killed, or runs twice, leaves the old file or the new one.
 """
 
 import dataclasses
+import errno
 import functools
 import hashlib
 import json
 import os
 import pickle
+import platform
+import re
 import sys
 import types
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
+import filelock
 import pandas as pd
 
 from helpers import common
@@ -34,6 +39,8 @@ DECODING = (
     "probes.py",
 )
 GRADING = ("tasks/*.py",)
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+TEMPORARY = re.compile(r"\.[0-9a-f]{32}\..+")  # the names of `replacing`
 LIBRARIES = ("torch", "numpy", "pandas", "scipy", "math")  # their versions are in every row
 _unpublished = set()  # files of the timings that no notebook has published yet
 
@@ -42,13 +49,25 @@ _unpublished = set()  # files of the timings that no notebook has published yet
 def replacing(file):
     """A path beside `file` to write to; what stands there when all went well becomes `file`."""
     file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    temporary = file.with_name(f".{uuid.uuid4().hex}.{file.name}")
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        _to_disk(temporary)
         os.replace(temporary, file)
+    except OSError as error:
+        if error.errno in CANNOT_WRITE:
+            raise common.cannot_write(file, error) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _to_disk(file):
+    """Wait until a file's bytes are on the disk: else a loss of power can leave an empty file."""
+    with open(file, "rb+") as stream:
+        os.fsync(stream.fileno())
 
 
 def write_text(file, text):
@@ -61,6 +80,72 @@ def write_table(file, frame):
     """Write a parquet file in one move."""
     with replacing(file) as temporary:
         frame.to_parquet(temporary, index=False)
+
+
+def read_json(file):
+    """What a JSON file holds; None where it is absent or damaged."""
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+# ---- who writes --------------------------------------------------------------------------------
+
+
+@contextmanager
+def locked(folder):
+    """Be the one process that writes a run's folder; files that a killed one has left go.
+
+    The system takes the lock from a process that ends, however it ends. Beside it stands who has
+    it: pid, host, since when. RuntimeError where another process has it.
+    """
+    folder = Path(folder)
+    holder = folder / ".lock.json"
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise RuntimeError(
+            f"{folder} is being written by {_who(read_json(holder))}; wait until it has ended, or "
+            "give this run a name of its own (--run NAME; make all RUN=NAME)"
+        ) from None
+    except OSError as error:
+        raise common.cannot_write(folder, error) from error
+    try:
+        _take_over(folder, holder)
+        since = datetime.now().astimezone().isoformat(timespec="seconds")
+        own = {"pid": os.getpid(), "host": platform.node(), "since": since}
+        write_text(holder, json.dumps(own) + "\n")
+        try:
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def _take_over(folder, holder):
+    """What a run that has ended in the middle has left: say so, and clean up."""
+    left = read_json(holder)
+    if holder.exists():
+        if left and left.get("host") != platform.node():
+            raise RuntimeError(
+                f"{folder} may still be written by {_who(left)}, which cannot be seen from here; "
+                f"if it has ended, remove {holder}"
+            )
+        print(f"note: {_who(left)} has ended without finishing in {folder}; going on from there")
+    for file in folder.glob(".*"):
+        if TEMPORARY.fullmatch(file.name) and file.is_file():
+            file.unlink(missing_ok=True)
+
+
+def _who(holder):
+    """'process 12 on host (since 2026-01-01T00:00:00+00:00)' of a lock's holder."""
+    if not isinstance(holder, dict) or not {"pid", "host", "since"} <= set(holder):
+        return "another process"
+    return f"process {holder['pid']} on {holder['host']} (since {holder['since']})"
 
 
 # ---- the cache ---------------------------------------------------------------------------------
@@ -245,8 +330,7 @@ def publish_facts(pair_name, name, *, numbers=None, tables=None, **facts):
 
 def facts(run, name):
     """What publish_facts wrote for a pair or one of its runs (PAIR/RUN); None where nothing is."""
-    file = common.OUT / "data" / "results" / run / f"{name}.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    return read_json(common.OUT / "data" / "results" / run / f"{name}.json")
 
 
 def table(run, name):

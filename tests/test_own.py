@@ -91,6 +91,15 @@ def test_a_file_is_found_from_a_notebook_too(tmp_path, monkeypatch):
         assert len(tasks.load("mine.txt")) == 1
 
 
+def test_the_recipe(written):
+    """The rows that helpers/README.md shows are of three kinds."""
+    page = (common.ROOT / "helpers" / "README.md").read_text(encoding="utf-8")
+    recipe = page.split("### Your prompts and your models")[1]
+    rows = recipe.split("```json\n")[1].split("```")[0]
+    graders = [problem.reference.grader for problem in in_order(written(rows))]
+    assert graders == ["last_number", "program", ""]
+
+
 # ---- grades ------------------------------------------------------------------------------------
 
 GRADED = [  # (row without its prompt, an answer that is right, one that is wrong)

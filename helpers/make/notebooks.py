@@ -4,17 +4,23 @@
 
 Every file `notebooks/NN_name.ipynb` is executed; there is no list to add a new one to. Names are
 checked before anything runs. A notebook is executed into a temporary file and replaces its source
-only after success. notebooks/ holds the default pair with the default parameters; with another
-pair the executed notebook goes to data/results/PAIR/notebooks/. A run with a name of its own
-(--run; the default pair's gets one from its parameters) has its tables in data/results/PAIR/RUN/
-and its figures in figures/PAIR/RUN/, so that none overwrites another.
+only after success; where one fails the others are executed all the same. notebooks/ holds the
+default pair with the default parameters; with another pair the executed notebook goes to
+data/results/PAIR/notebooks/. A run with a name of its own (--run; the default pair's gets one from
+its parameters) has its tables in data/results/PAIR/RUN/ and its figures in figures/PAIR/RUN/, so
+that none overwrites another; one process at a time writes there.
+
+Any notebook takes `-p task FILE`, a file of one's own prompts (helpers/tasks/own.py), and
+`-p draft MODEL -p target MODEL`, two models of one's own.
 """
 
 import argparse
 import ast
+import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -26,13 +32,16 @@ import papermill
 import torch
 from nbclient.exceptions import DeadKernelError
 
-from helpers import common, store
-from helpers.models import PAIRS
+from helpers import common, store, tasks
+from helpers.models import presets
 
 FOLDER = common.ROOT / "notebooks"
 DEFAULT_PAIR = "pocket"
 CELL_TIMEOUT_S = 4 * 3600
 COUNTS = ("n_problems", "n_timed", "n_tune")  # how many problems an interval is taken over
+TUNING_SHARE = 5  # of a file of prompts one part in so many is for tuning, unless -p says otherwise
+LONGEST_NAME = 60  # characters of a run's name that is made from its parameters
+FAILED = "failed.json"  # in a run's folder: the notebooks whose last execution failed, and why
 STRIPPED = (
     "metadata.papermill",
     "cell.metadata.papermill",
@@ -139,19 +148,28 @@ def _alike(value, default):
 
 def plan(files, pair, given):
     """What each notebook is run with: [(path, notebook, parameters)]. Names are checked here."""
-    if pair not in PAIRS:
-        raise ValueError(f"there is no pair {pair!r}; choose one of {', '.join(PAIRS)}")
+    presets.preset_of(pair)
     runs = []
     known = set()
     for file in files:
         notebook = nbformat.read(file, 4)
         defaults = declared(notebook)
+        wanted = dict(given)
+        # A notebook over several tasks takes the one that is given, too.
+        if "task" in wanted and "task" not in defaults and "tasks_used" in defaults:
+            wanted.setdefault("tasks_used", repr([wanted.pop("task")]))
+            known.add("task")
         known |= set(defaults)
         parameters = {
             name: typed(name, text, defaults[name])
-            for name, text in given.items()
+            for name, text in wanted.items()
             if name in defaults
         }
+        for name in ("task", "tasks_used"):
+            if name in parameters:
+                parameters[name] = _for_kernels(parameters[name])
+        parameters |= _fitted(file, defaults, parameters)
+        _check_least(file, notebook, defaults | parameters)
         if pair != defaults.get("pair_name"):
             parameters["pair_name"] = pair
         runs.append((file, notebook, parameters))
@@ -162,6 +180,57 @@ def plan(files, pair, given):
             f"{', '.join(sorted(known))}"
         )
     return runs
+
+
+def _for_kernels(task):
+    """A task, or a list of them, as kernels find it: they run in the repository's folder."""
+    if not isinstance(task, str):
+        return [_for_kernels(name) for name in task]
+    tasks.check_name(task)
+    if not tasks.is_file(task):
+        return task
+    file = tasks.find(task)
+    inside = common.ROOT / task
+    return task if inside.is_file() and inside.samefile(file) else str(file)
+
+
+def _fitted(file, defaults, given):
+    """Numbers of problems that files of prompts can give, where no others are asked for.
+
+    Errors: a file with a wrong row, or with too few rows for what is asked.
+    """
+    names = [given["task"]] if "task" in given else given.get("tasks_used", [])
+    rows = {name: len(tasks.load(name)) for name in names if tasks.is_file(name)}
+    if not rows:
+        return {}
+    name = min(rows, key=rows.get)
+    have = rows[name]
+    fitted = {}
+    tuning = given.get("n_tune", defaults.get("n_tune", 0))
+    if "n_tune" in defaults and "n_tune" not in given:
+        tuning = fitted["n_tune"] = min(tuning, max(2, have // TUNING_SHARE))
+    for count in {"n_problems", "n_timed"} & set(defaults):
+        if count not in given:
+            fitted[count] = min(defaults[count], max(2, have - tuning))
+    asked = defaults | given | fitted
+    needed = max(asked[count] for count in ("n_problems", "n_timed") if count in asked) + tuning
+    if needed > have:
+        apart = f", {tuning} of them apart for tuning (n_tune)" if tuning else ""
+        raise ValueError(
+            f"{name} has {have} prompts and {file.name} is to use {needed}{apart}; add prompts or "
+            "lower n_problems, n_timed"
+        )
+    return {count: value for count, value in fitted.items() if value != defaults[count]}
+
+
+def _check_least(file, notebook, parameters):
+    """Refuse a number below the least that a notebook states in its metadata."""
+    least = notebook.metadata.get("sp_entropy", {}).get("least", {})
+    for name, number in least.items():
+        if name in parameters and parameters[name] < number:
+            raise ValueError(
+                f"parameter {name} was {parameters[name]}; {file.name} needs at least {number}"
+            )
 
 
 def smoke_parameters(file, notebook):
@@ -182,32 +251,49 @@ def execute(file, notebook, parameters, target):
     """Run one notebook into `target`.
 
     A failed run leaves `target` as it was and keeps the partial notebook in the cache.
+    Errors: RuntimeError, with the reason in a sentence.
     """
-    partial = common.CACHE / "partial" / file.name
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        papermill.execute_notebook(
-            str(file),
-            str(partial),
-            parameters,
-            kernel_name="python3",
-            cwd=str(common.ROOT),
-            execution_timeout=CELL_TIMEOUT_S,
-            extra_arguments=["--log-level=40"],
-            progress_bar=sys.stderr.isatty(),
-        )
-    except (papermill.PapermillExecutionError, DeadKernelError, TimeoutError) as error:
-        reason = str(error)
-        if isinstance(error, papermill.PapermillExecutionError):
-            reason = f"{error.ename}: {error.evalue}"
-        raise RuntimeError(
-            f"{file.name} failed ({reason}); the partial notebook is {partial}, finished work is "
-            "in the cache, and the same command goes on from there"
-        ) from None
-    strip = ["--keep-output", "--keep-count", "--keep-id", "--extra-keys", " ".join(STRIPPED)]
-    subprocess.run([sys.executable, "-m", "nbstripout", *strip, str(partial)], check=True)
-    os.replace(partial, target)
+    with store.replacing(target) as temporary:
+        try:
+            papermill.execute_notebook(
+                str(file),
+                str(temporary),
+                parameters,
+                kernel_name="python3",
+                cwd=str(common.ROOT),
+                execution_timeout=CELL_TIMEOUT_S,
+                extra_arguments=["--log-level=40"],
+                progress_bar=sys.stderr.isatty(),
+            )
+        except (papermill.PapermillExecutionError, DeadKernelError, TimeoutError) as error:
+            raise RuntimeError(
+                f"{_reason(error)}; {_keep_partial(temporary, target)}finished work is in the "
+                "cache, and the same command goes on from there"
+            ) from None
+        strip = ["--keep-output", "--keep-count", "--keep-id", "--extra-keys", " ".join(STRIPPED)]
+        subprocess.run([sys.executable, "-m", "nbstripout", *strip, str(temporary)], check=True)
+
+
+def _reason(error):
+    """Why a notebook failed, in one line."""
+    if isinstance(error, papermill.PapermillExecutionError):
+        text = f"{error.ename}: {error.evalue}"
+    elif isinstance(error, DeadKernelError):
+        text = "its kernel died, perhaps of too little memory"
+    else:
+        text = str(error)
+    return (text.strip() or type(error).__name__).splitlines()[0]
+
+
+def _keep_partial(temporary, target):
+    """Keep what a failed notebook has got to, and say where."""
+    if not temporary.exists():
+        return ""
+    folder = hashlib.sha256(str(target.parent).encode()).hexdigest()[:8]
+    kept = common.CACHE / "partial" / folder / target.name
+    with store.replacing(kept) as copy:
+        shutil.copyfile(temporary, copy)
+    return f"the partial notebook is {kept}, "
 
 
 def read_arguments(arguments):
@@ -226,45 +312,101 @@ def read_arguments(arguments):
         "--smoke", metavar="FOLDER", help="run with each notebook's smoke parameters, into FOLDER"
     )
     given = parser.parse_args(arguments)
-    if not re.fullmatch(r"[\w.-]*", given.run):
-        raise ValueError(
-            f"run was {given.run!r}; a run's name has letters, digits, dots and dashes only"
-        )
+    common.checked_run(given.run)
+    given.p = dict(given.p)
+    models = [given.p.pop(role, None) for role in ("draft", "target")]
+    if any(models):
+        # make hands over the default pair's name where none was chosen.
+        name = None if given.pair == DEFAULT_PAIR else given.pair
+        given.pair = presets.give(name, *models)
     if not given.run and given.pair == DEFAULT_PAIR:
-        settings = "_".join("-".join(pair) for pair in given.p)
-        given.run = re.sub(r"[^\w.]+", "-", settings)
+        given.run = run_of(given.p)
     return given
+
+
+def run_of(parameters):
+    """A run's name from its parameters {name: text}: other parameters give another name.
+
+    Where a text has more than letters, digits and dots (a minus, a list), a checksum is added.
+    """
+    plain = True
+    parts = []
+    for name, text in parameters.items():
+        if not re.fullmatch(r"[A-Za-z0-9_.]+", text):
+            plain = False
+        shown = Path(text).name if name == "task" and tasks.is_file(text) else text
+        parts.append(f"{name}-{shown}")
+    words = re.sub(r"[^A-Za-z0-9_.]+", "-", "_".join(parts))
+    if plain and len(words) <= LONGEST_NAME and not words.endswith("."):
+        return words
+    checksum = hashlib.sha256(json.dumps(parameters).encode()).hexdigest()[:6]
+    return f"{words[:LONGEST_NAME].strip('-.')}-{checksum}"
 
 
 def main(arguments=None):
     given = read_arguments(arguments)
-    runs = plan(choose(given.only), given.pair, dict(given.p))
+    runs = plan(choose(given.only), given.pair, given.p)
     # The kernels read these: see the table of settings in helpers/README.md.
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
     os.environ["SP_QUIET"] = "1"
     os.environ["SP_RUN"] = given.run
+    for name, folder in (("SP_OUT", common.OUT), ("SP_CACHE", common.CACHE)):
+        if os.environ.get(name):
+            os.environ[name] = str(folder)  # kernels run in another folder
     if given.smoke:
-        os.environ["SP_OUT"] = given.smoke
-        os.environ["SP_CACHE"] = str(Path(given.smoke) / "cache")
+        os.environ["SP_OUT"] = os.path.abspath(given.smoke)
+        os.environ["SP_CACHE"] = str(Path(given.smoke).absolute() / "cache")
     _warn_of_shared_names(runs)
-    for file, notebook, parameters in runs:
-        if given.smoke:
-            parameters = smoke_parameters(file, notebook)
-            target = Path(given.smoke) / file.name
-        elif parameters or given.run:
-            target = common.results(given.pair) / "notebooks" / file.name
-        else:
-            target = file
-        begin = time.time()
+    folder = Path(given.smoke) if given.smoke else common.results(given.pair)
+    with store.locked(folder):
+        failed = {}
+        for file, notebook, parameters in runs:
+            if given.smoke:
+                parameters = smoke_parameters(file, notebook)
+            reason = _execute_and_note(file, notebook, parameters, given)
+            if reason:
+                failed[file.stem] = reason
+    if not given.smoke:
+        run = f"{given.pair}/{given.run}" if given.run else given.pair
+        print(verdicts(run, [file for file, _, _ in runs], failed))
+    if failed:
+        each = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise RuntimeError(f"{len(failed)} of {len(runs)} notebooks failed. {each}")
+
+
+def _execute_and_note(file, notebook, parameters, given):
+    """Execute one notebook and note its time, or why it failed: that is returned, else None."""
+    target = _target(file, parameters, given)
+    begin = time.time()
+    if parameters and not given.smoke:
+        shown = ", ".join(f"{name} = {value!r}" for name, value in parameters.items())
+        print(f"{file.name} with {shown} ...", flush=True)
+    else:
         print(f"{file.name} ...", flush=True)
+    try:
         execute(file, notebook, parameters, target)
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        print(f"{file.name} failed: {error}", flush=True)
+        reason = str(error).split("; ")[0]
+    else:
+        reason = None
         took = time.time() - begin
         print(f"{file.name} done in {took:.0f} s -> {os.path.relpath(target)}", flush=True)
         if not given.smoke:
             note_time(given.pair, target.stem, took)
     if not given.smoke:
-        run = f"{given.pair}/{given.run}" if given.run else given.pair
-        print(verdicts(run, [file for file, _, _ in runs]))
+        note_failure(given.pair, target.stem, reason)
+    return reason
+
+
+def _target(file, parameters, given):
+    """Where an executed notebook goes; only the default pair's as it stands replace the source."""
+    if given.smoke:
+        return Path(given.smoke) / file.name
+    if parameters or given.run:
+        return common.results(given.pair) / "notebooks" / file.name
+    # Where results go elsewhere this checkout stays as it is.
+    return file if common.OUT == common.ROOT else common.OUT / "notebooks" / file.name
 
 
 def _warn_of_shared_names(runs):
@@ -282,7 +424,7 @@ def _warn_of_shared_names(runs):
 def note_time(pair, name, seconds):
     """Remember when a notebook was executed and how long it took: data/results/PAIR/times.json."""
     file = common.results(pair) / "times.json"
-    times = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    times = store.read_json(file) or {}
     times[name] = {
         "seconds": round(seconds),
         "cores": os.cpu_count(),
@@ -292,12 +434,30 @@ def note_time(pair, name, seconds):
     store.write_text(file, json.dumps(times, indent=1) + "\n")
 
 
-def verdicts(run, files):
-    """The lines that an execution ends with: each notebook and what it found. run: PAIR[/RUN]."""
+def note_failure(pair, name, reason):
+    """Remember why a notebook's last execution failed, until one succeeds (reason None)."""
+    file = common.results(pair) / FAILED
+    failed = store.read_json(file) or {}
+    failed.pop(name, None)
+    if reason:
+        failed[name] = {"reason": reason, "date": date.today().isoformat()}
+    if failed:
+        store.write_text(file, json.dumps(failed, indent=1) + "\n")
+    else:
+        file.unlink(missing_ok=True)
+
+
+def verdicts(run, files, failed=()):
+    """The lines that an execution ends with: each notebook and what it found. run: PAIR[/RUN].
+
+    failed: name of a notebook -> why it failed.
+    """
     lines = [f"\nVerdicts on {run}:"]
     for file in files:
         facts = store.facts(run, file.name[:2])
         found = facts["verdict"] if facts else "none was published"
+        if file.stem in failed:
+            found = f"failed ({failed[file.stem]})"
         lines.append(f"  {file.stem:<28}{found}")
     return "\n".join(lines)
 
@@ -305,7 +465,7 @@ def verdicts(run, files):
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, RuntimeError, FileNotFoundError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit(

@@ -91,9 +91,15 @@ def filled(page):
 
 
 def main():
+    if common.OUT != common.ROOT:
+        print(f"the pages of this checkout stay as they are: SP_OUT keeps results in {common.OUT}")
+        return
     for page in PAGES:
         store.write_text(common.ROOT / page, filled(page))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None

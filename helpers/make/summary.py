@@ -6,7 +6,6 @@ computed again. A *run* is a pair, or PAIR/RUN for a pair's run with settings of
 record lacks is shown as –.
 """
 
-import json
 import re
 import textwrap
 from dataclasses import dataclass
@@ -242,7 +241,20 @@ def verdict_table():
             if verdict or label == key:
                 links.append(f"[{label}]: {_executed(pair, file)}")
         rows.append(row)
-    return paragraphs(markdown(pd.DataFrame(rows)), notes(), "\n".join(links))
+    failed = paragraphs(*(failures(pair) for pair in PAIRS))
+    return paragraphs(markdown(pd.DataFrame(rows)), notes(), failed, "\n".join(links))
+
+
+def failures(run):
+    """Which notebooks failed when they were last executed, and why; "" where none did."""
+    failed = store.read_json(folder(run) / notebooks.FAILED) or {}
+    each = [f"{name} on {known['date']} ({known['reason']})" for name, known in failed.items()]
+    if not each:
+        return ""
+    return (
+        f"Failed at their last execution on {run}, so that what is said of them is older: "
+        f"{'; '.join(each)}."
+    )
 
 
 def time_line(pair="pocket"):
@@ -258,8 +270,7 @@ def time_line(pair="pocket"):
 
 
 def _times(pair):
-    file = folder(pair) / "times.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return store.read_json(folder(pair) / "times.json") or {}
 
 
 def _machine(times):
@@ -279,6 +290,7 @@ def checks(pair):
             parts += [
                 f"### {marked(run)}",
                 markdown(pd.DataFrame(_check_rows(run, published))),
+                failures(run),
                 "\n".join(_measured_line(run, file.name[:2]) for file in published),
             ]
     if not parts:
@@ -323,7 +335,7 @@ def record(pair):
 
 def _days(pair):
     """'on 2026-11-25 ', 'from … to … ', or '' (JupyterLab notes no day)."""
-    files = [json.loads(f.read_text(encoding="utf-8")) for f in folder(pair).glob("**/times.json")]
+    files = [store.read_json(file) or {} for file in folder(pair).glob("**/times.json")]
     days = sorted({t["date"] for times in files for t in times.values()})
     if not days:
         return ""

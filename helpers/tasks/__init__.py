@@ -2,7 +2,7 @@
 
 from helpers.tasks.grading import Grade
 from helpers.tasks.loading import check_name, follow, load, read_jsonl
-from helpers.tasks.own import is_file
+from helpers.tasks.own import find, is_file
 from helpers.tasks.scoring import grade, grade_many, grader
 from helpers.tasks.table import TASKS, Problem, Task, names, user
 
