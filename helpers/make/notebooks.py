@@ -265,13 +265,15 @@ def execute(file, notebook, parameters, target):
                 extra_arguments=["--log-level=40"],
                 progress_bar=sys.stderr.isatty(),
             )
-        except (papermill.PapermillExecutionError, DeadKernelError, TimeoutError) as error:
+        except Exception as error:  # whatever it is, the other notebooks go on
             raise RuntimeError(
                 f"{_reason(error)}; {_keep_partial(temporary, target)}finished work is in the "
                 "cache, and the same command goes on from there"
             ) from None
         strip = ["--keep-output", "--keep-count", "--keep-id", "--extra-keys", " ".join(STRIPPED)]
-        subprocess.run([sys.executable, "-m", "nbstripout", *strip, str(temporary)], check=True)
+        command = [sys.executable, "-m", "nbstripout", *strip, str(temporary)]
+        if subprocess.run(command).returncode:
+            raise RuntimeError(f"nbstripout could not tidy {target.name}; it stays as it was")
 
 
 def _reason(error):
@@ -385,7 +387,7 @@ def _execute_and_note(file, notebook, parameters, given):
         print(f"{file.name} ...", flush=True)
     try:
         execute(file, notebook, parameters, target)
-    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+    except (RuntimeError, OSError) as error:
         print(f"{file.name} failed: {error}", flush=True)
         reason = str(error).split("; ")[0]
     else:

@@ -1,0 +1,468 @@
+"""Runs that are started twice, killed, badly named, or given prompts and models of one's own."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+from helpers import common, models, store
+from helpers.make import notebooks, readme, summary
+from helpers.models import presets
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path, monkeypatch):
+    """Results and finished work of a test go into its own folder."""
+    monkeypatch.setattr(common, "OUT", tmp_path / "out")
+    monkeypatch.setattr(common, "CACHE", tmp_path / "cache")
+    for name in ("SP_OUT", "SP_CACHE", "SP_RUN", "SP_QUIET", "SP_PAIR", "SP_PAIRS"):
+        monkeypatch.setenv(name, "")
+    before = dict(models.PAIRS)
+    yield
+    models.PAIRS.clear()
+    models.PAIRS.update(before)
+
+
+def call(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def planned(*arguments):
+    """What the runner would execute: {number of the notebook: parameters}."""
+    given = notebooks.read_arguments(list(arguments))
+    runs = notebooks.plan(notebooks.choose(given.only), given.pair, given.p)
+    return {file.name[:2]: parameters for file, _, parameters in runs}
+
+
+# ---- names of runs -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", [".", "..", "figures", "Figures", "notebooks", ".hidden", "-x", "a/b", "a b", "x."]
+)
+def test_a_run_that_would_be_another_folder_is_refused(name, monkeypatch):
+    with pytest.raises(ValueError, match=r"run was .*; a run's name has letters"):
+        notebooks.read_arguments([f"--run={name}"])
+    monkeypatch.setenv("SP_RUN", name)  # in JupyterLab
+    with pytest.raises(ValueError, match=r"run was .*; a run's name has letters"):
+        common.results("pocket")
+    assert not common.OUT.exists()
+
+
+DIFFERENT = [
+    {},
+    {"seed": "1"},
+    {"seed": "-1"},
+    {"seed": "1", "tau": "1"},
+    {"taus": "[1, 2]"},
+    {"taus": "[1, -2]"},
+    {"taus": "[-1, 2]"},
+    {"taus": "[12]"},
+    {"task": "a/mine.jsonl"},
+    {"task": "b/mine.jsonl"},
+    {"taus": str([n / 10 for n in range(90)])},
+    {"taus": str([n / 10 for n in range(91)])},
+    {"task": "mine."},
+]
+
+
+def test_other_parameters_give_another_name():
+    names = [notebooks.run_of(parameters) for parameters in DIFFERENT]
+    assert len(set(names)) == len(DIFFERENT)
+    assert names[1] == "seed-1"
+    for name in names:
+        assert common.checked_run(name) == name and len(name) < 80
+
+
+# ---- one process at a time ---------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+from helpers import store
+with store.locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_that_is_being_written_is_refused(tmp_path):
+    """The sentence says who has it; when that process is killed the next one takes over."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    other = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(RuntimeError, match=rf"process {other.pid} on .* \(since 20") as error:
+            with store.locked(tmp_path):
+                pass
+        assert "name of its own" in str(error.value)
+        assert store.read_json(tmp_path / ".lock.json")["pid"] == other.pid
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()
+    left = tmp_path / f".{'0' * 32}.01.json"
+    left.write_text("{")
+    with store.locked(tmp_path):
+        assert store.read_json(tmp_path / ".lock.json")["pid"] == os.getpid()
+        assert not left.exists()
+    assert not (tmp_path / ".lock.json").exists()
+
+
+def test_taking_over_is_said(tmp_path, capsys):
+    host = os.uname().nodename
+    left = {"pid": 2**22 + 1, "host": host, "since": "2026-01-01T00:00:00+00:00"}
+    (tmp_path / ".lock.json").write_text(json.dumps(left))
+    with store.locked(tmp_path):
+        pass
+    assert f"process {2**22 + 1} on {host} (since 2026-01-01" in capsys.readouterr().out
+    with store.locked(tmp_path):
+        pass
+    assert capsys.readouterr().out == ""
+
+
+def test_a_holder_on_another_machine_cannot_be_seen(tmp_path):
+    left = {"pid": 1, "host": "elsewhere", "since": "2026-01-01T00:00:00+00:00"}
+    (tmp_path / ".lock.json").write_text(json.dumps(left))
+    with pytest.raises(RuntimeError, match="may still be written by process 1 on elsewhere"):
+        with store.locked(tmp_path):
+            pass
+    assert (tmp_path / ".lock.json").exists()
+
+
+def test_a_damaged_note_of_the_holder_stops_nobody(tmp_path):
+    (tmp_path / ".lock.json").write_text("{")
+    with store.locked(tmp_path):
+        pass
+
+
+def test_a_failure_inside_gives_the_folder_back(tmp_path, capsys):
+    with pytest.raises(ZeroDivisionError), store.locked(tmp_path):
+        raise ZeroDivisionError
+    with store.locked(tmp_path):
+        pass
+    assert capsys.readouterr().out == ""
+
+
+# ---- a kill, a full disk, a damaged file -------------------------------------------------------
+
+# Writes a record over and over; the same rows, so that any cut would be seen.
+WRITE = """
+import pandas as pd
+from helpers import store
+checks = {str(n): "x" for n in range(999)}
+frame = pd.DataFrame({"a": range(5000), "text": "x", "b": [f"row {n}" for n in range(5000)]})
+print("go", flush=True)
+while True:
+    with store.locked(store.common.results("pocket")):
+        store.publish(frame, "pocket", "01_rows")
+        store.publish_facts("pocket", "01", verdict="holds", checks=checks)
+        store.keep(store.cached("test", 1), list(range(20000)))
+"""
+
+
+def test_a_kill_leaves_the_old_or_the_new_file(tmp_path):
+    """Eight writers, each in a group of its own, killed at moments spread over its writing."""
+    environment = os.environ | {"SP_OUT": str(common.OUT), "SP_CACHE": str(common.CACHE)}
+    folder = common.results("pocket")
+    cut = 0
+    for turn in range(8):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITE],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert writer.stdout.readline() == "go\n"
+        try:
+            writer.wait(0.05 + 0.023 * turn)
+        except subprocess.TimeoutExpired:
+            os.killpg(writer.pid, 9)
+        writer.wait()
+        writer.stdout.close()
+        cut += any(store.TEMPORARY.fullmatch(file.name) for file in folder.iterdir())
+        if (folder / "01_rows.parquet").exists():
+            assert len(store.table("pocket", "01_rows")) == 5000
+        if (folder / "01.json").exists():
+            assert len(json.loads((folder / "01.json").read_text())["checks"]) == 999
+        file = store.cached("test", 1)
+        if file.exists():
+            assert len(store.load(file)) == 20000
+    assert cut, "no kill met a file that was being written"
+    with store.locked(folder):
+        pass
+    assert not any(store.TEMPORARY.fullmatch(file.name) for file in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "number, words",
+    [
+        (errno.ENOSPC, r"01.json cannot be written \(no space left on device\); free some space"),
+        (errno.EROFS, r"01.json cannot be written \(read-only file system\); set SP_OUT"),
+        (errno.EACCES, r"01.json cannot be written \(permission denied\); set SP_OUT"),
+    ],
+)
+def test_what_cannot_be_written_is_a_sentence(tmp_path, number, words):
+    file = tmp_path / "01.json"
+    store.write_text(file, "old")
+    with pytest.raises(OSError, match=words), store.replacing(file) as temporary:
+        temporary.write_text("new")
+        raise OSError(number, os.strerror(number))
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
+    (tmp_path / "out").write_text("a file is in the way")
+    with pytest.raises(OSError, match=r"pocket cannot be written .*; set SP_OUT"):
+        common.results("pocket")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[", "\0"])
+def test_a_damaged_record_of_times_stops_nothing(content):
+    file = common.results("pocket") / "times.json"
+    file.write_text(content)
+    notebooks.note_time("pocket", "01_x", 3.2)
+    assert json.loads(file.read_text())["01_x"]["seconds"] == 3
+    file.write_text(content)
+    assert summary.time_line() == "No notebook has been timed yet."
+
+
+def test_results_elsewhere_leave_the_pages_here_alone(monkeypatch, capsys):
+    written = []
+    monkeypatch.setattr(store, "write_text", lambda file, text: written.append(file))
+    readme.main()
+    assert not written and "stay as they are" in capsys.readouterr().out
+    monkeypatch.setattr(common, "OUT", common.ROOT)
+    monkeypatch.setattr(readme, "filled", lambda page: "")
+    readme.main()
+    assert len(written) == len(readme.PAGES)
+
+
+# ---- make all goes on --------------------------------------------------------------------------
+
+
+PARAMETERS = "n = 0\npair_name = 'pocket'"
+
+
+@pytest.fixture
+def three(tmp_path, monkeypatch):
+    """Three notebooks, of which the second one fails as its cell says."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    bodies = {"01_one": "a = 1", "02_two": "1 / n", "03_three": "a = 3"}
+    for name, body in bodies.items():
+        cells = [nbformat.v4.new_code_cell(PARAMETERS), nbformat.v4.new_code_cell(body)]
+        cells[0].metadata["tags"] = ["parameters"]
+        book = nbformat.v4.new_notebook(cells=cells)
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        book.metadata["kernelspec"] = kernel
+        nbformat.write(book, folder / f"{name}.ipynb")
+    monkeypatch.setattr(notebooks, "FOLDER", folder)
+    return folder
+
+
+def test_a_failure_keeps_no_other_notebook_from_running(three, capsys):
+    """The end names it and why; the record says so until it succeeds."""
+    with pytest.raises(RuntimeError, match="1 of 3 notebooks failed. 02_two: ZeroDivisionError"):
+        notebooks.main([])
+    lines = capsys.readouterr().out.splitlines()
+    executed = {file.name for file in (common.OUT / "notebooks").glob("*")}
+    assert executed == {"01_one.ipynb", "03_three.ipynb"}
+    assert "  02_two                      failed (ZeroDivisionError: division by zero)" in lines
+    assert len(list(common.CACHE.glob("partial/*/02_two.ipynb"))) == 1
+    assert "02_two on 20" in summary.failures("pocket")
+    assert "(ZeroDivisionError: division by zero)" in summary.failures("pocket")
+    assert not list(common.OUT.rglob(".*.ipynb"))
+
+    assert len(planned("-p", "n", "1")) == 3
+    notebooks.main(["--only", "02", "--run", "again", "-p", "n", "1"])
+    assert summary.failures("pocket/again") == ""
+    source = three / "02_two.ipynb"
+    source.write_text(source.read_text().replace("1 / n", "a = 2"))
+    notebooks.main(["--only", "02"])
+    assert summary.failures("pocket") == ""
+    assert not (common.results("pocket") / notebooks.FAILED).exists()
+
+
+def test_a_kernel_that_dies_is_a_failed_notebook(three):
+    source = three / "02_two.ipynb"
+    source.write_text(source.read_text().replace("1 / n", "import os; os._exit(1)"))
+    with pytest.raises(RuntimeError, match="1 of 3 notebooks failed. 02_two: its kernel died"):
+        notebooks.main([])
+
+
+def test_the_runner_ends_with_a_sentence_and_a_status(tmp_path):
+    done = call("-m", "helpers.make.notebooks", "--run", "figures", SP_OUT=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: run was 'figures'; a run's name has letters")
+    assert "Traceback" not in done.stderr
+
+
+# ---- prompts of one's own ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    file = tmp_path / "mine.txt"
+    file.write_text("".join(f"Say {n}.\n" for n in range(20)))
+    return str(file)
+
+
+def test_every_notebook_takes_a_file_of_prompts(prompts):
+    """With as many problems as there are, tuning apart from what is reported."""
+    runs = planned("-p", "task", prompts)
+    assert sorted(runs) == sorted(notebooks.available())
+    for number, parameters in runs.items():
+        given = parameters.get("task") or parameters.get("tasks_used")
+        assert given in (prompts, [prompts]), number
+        tuning = parameters.get("n_tune", 0)
+        assert parameters["n_problems"] + tuning == 20, number
+    assert runs["03"]["n_tune"] == 4 and runs["03"]["n_timed"] == 16
+
+
+def test_a_number_that_is_asked_for_stays(prompts):
+    runs = planned("-p", "task", prompts, "-p", "n_problems", "5", "-p", "n_timed", "6")
+    assert all(parameters["n_problems"] == 5 for parameters in runs.values())
+    assert runs["03"]["n_tune"] == 4
+
+
+def test_too_few_prompts_are_a_sentence(prompts, tmp_path):
+    with pytest.raises(ValueError, match=r"mine.txt has 20 prompts and 01_.* is to use 30; add"):
+        planned("-p", "task", prompts, "-p", "n_problems", "30")
+    few = tmp_path / "few.txt"
+    few.write_text("One.\nTwo.\nThree.\n")
+    with pytest.raises(ValueError, match="has 3 prompts and 03_.* is to use 4, 2 of them apart"):
+        planned("--only", "03", "-p", "task", str(few))
+
+
+def test_tasks_are_checked_before_a_kernel_starts(prompts, tmp_path):
+    with pytest.raises(ValueError, match="there is no task 'gsm9k'"):
+        planned("--only", "01", "-p", "task", "gsm9k")
+    with pytest.raises(ValueError, match="there is no task 'gsm9k'"):
+        planned("--only", "08", "-p", "tasks_used", f"['gsm9k', '{prompts}']")
+    with pytest.raises(FileNotFoundError, match="there is no file of prompts gone.jsonl"):
+        planned("--only", "01", "-p", "task", "gone.jsonl")
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"prompt": "?"}\n{"prompt": 3}\n')
+    with pytest.raises(ValueError, match="bad.jsonl, line 2: prompt was 3"):
+        planned("-p", "task", str(bad))
+
+
+def test_kernels_find_a_file_that_is_named_from_elsewhere(prompts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert planned("--only", "01", "-p", "task", "mine.txt")["01"]["task"] == prompts
+
+
+def test_a_notebook_states_the_least_that_it_needs(three):
+    source = three / "01_one.ipynb"
+    book = nbformat.read(source, 4)
+    book.metadata["sp_entropy"] = {"least": {"n": 3}}
+    nbformat.write(book, source)
+    with pytest.raises(ValueError, match="n was 2; 01_one.ipynb needs at least 3"):
+        planned("-p", "n", "2")
+    assert planned("-p", "n", "3")["01"] == {"n": 3}
+
+
+# ---- models of one's own -----------------------------------------------------------------------
+
+DRAFT = str(ROOT / "data/pocket/draft")
+TARGET = str(ROOT / "data/pocket/target")
+
+
+def test_two_models_on_the_command_line(tmp_path):
+    """They are a pair with a name of its own, in the kernels too."""
+    arguments = ["--only", "01", "-p", "draft", DRAFT, "-p", "target", TARGET, "-p", "seed", "3"]
+    given = notebooks.read_arguments(arguments)
+    assert (given.pair, given.run, given.p) == ("draft+target", "", {"seed": "3"})
+    assert planned(*arguments)["01"] == {"seed": 3, "pair_name": "draft+target"}
+    assert notebooks.read_arguments(["--pair", "mine", *arguments]).pair == "mine"
+    code = "from helpers import models; print(models.load_pair('mine', device='cpu').name)"
+    done = call("-c", code)
+    assert done.stdout == "mine\n", done.stderr[-500:]
+
+
+def test_two_models_in_a_call():
+    pair = models.load_pair(draft=DRAFT, target=TARGET, device="cpu")
+    assert pair.name == "draft+target"
+    with pytest.raises(ValueError, match="the name pocket belongs to a pair that is known"):
+        models.load_pair("pocket", draft=DRAFT, target=TARGET, device="cpu")
+
+
+def test_a_file_of_pairs(tmp_path, monkeypatch):
+    """Folders are seen from the file, and what is no folder is a hub id."""
+    (tmp_path / "models" / "small").mkdir(parents=True)
+    file = tmp_path / "pairs.toml"
+    file.write_text(
+        f'[mine]\ndraft = "models/small"\ntarget = "{TARGET}"\nexperts = {{ law = "me/law" }}\n'
+        '[hub]\ndraft = "me/small"\ntarget = "me/large"\n'
+    )
+    monkeypatch.setenv("SP_PAIRS", str(file))
+    mine = presets.preset_of("mine")
+    assert mine == models.Preset(str(tmp_path / "models/small"), TARGET, {"law": "me/law"})
+    assert models.locate(presets.preset_of("hub").draft, mine) == "me/small"
+    assert models.PAIRS["hub"].target == "me/large"
+    assert planned("--only", "01", "--pair", "hub")["01"] == {"pair_name": "hub"}
+
+
+@pytest.mark.parametrize("place", [".", "repository"])
+def test_the_file_lies_in_the_repository_or_beside_it(tmp_path, monkeypatch, place):
+    (tmp_path / "repository").mkdir()
+    monkeypatch.setattr(common, "ROOT", tmp_path / "repository")
+    (tmp_path / place / "pairs.toml").write_text('[own]\ndraft = "a/b"\ntarget = "a/c"\n')
+    assert presets.preset_of("own") == models.Preset("a/b", "a/c")
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("[mine\n", r"pairs.toml: no TOML \(.*line 1"),
+        ('draft = "a/b"\n', r"pairs.toml, pair draft: write \[draft\], then draft ="),
+        ('[mine]\ndraft = "a/b"\n', "pair mine: it needs draft and target .*; it has draft"),
+        ('[mine]\ndraft = "a/b"\ntarget = 3\n', "pair mine: 3 is neither a hub id nor a folder"),
+        ('[mine]\ndraft = "a/b"\ntraget = "a/c"\n', "it has draft, traget"),
+        ('["../x"]\ndraft = "a/b"\ntarget = "a/c"\n', "a pair's name was '../x'"),
+        ('[pocket]\ndraft = "a/b"\ntarget = "a/c"\n', "the name pocket belongs to a pair"),
+    ],
+)
+def test_a_wrong_file_of_pairs(tmp_path, monkeypatch, text, words):
+    file = tmp_path / "pairs.toml"
+    file.write_text(text)
+    monkeypatch.setenv("SP_PAIRS", str(file))
+    with pytest.raises(ValueError, match=words):
+        presets.preset_of("mine")
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["-p", "draft", "a/b"], "a pair needs a draft and a target; give -p target too"),
+        (
+            ["-p", "draft", "a", "-p", "target", "b", "--pair", "qwen2.5-coder"],
+            "the name qwen2.5-coder belongs to a pair that is known",
+        ),
+        (["--pair", "nobody"], "there is no pair 'nobody'; choose one of pocket, .* pairs.toml"),
+    ],
+)
+def test_wrong_models_stop_at_once(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        planned("--only", "01", *arguments)
+
+
+def test_a_folder_that_is_not_there_is_no_hub_id():
+    for where in ("./none", "/none/such", "one/two/three"):
+        preset = presets.preset_of("mine", where, TARGET)
+        with pytest.raises(FileNotFoundError, match="there is no folder .*(none|three)"):
+            models.locate(preset.draft, preset)
