@@ -1,11 +1,12 @@
 """The benchmark: our methods, each at its best γ, against other programs on the same weights.
 
-    python -m helpers.make.bench [--pair P] [--problems N] [--repeats N] ...     (make bench)
+    python -m helpers.make.bench [--pair P] [--task T] [--problems N] ...     (make bench)
 
 Prints a table, says above it who is fastest, and writes data/results/PAIR/bench.parquet (every
-run), bench.json and two figures. How the race is run, and which times count: helpers/make/race.py.
-Every new token counts. `seconds` hold everything; `decode_s` leaves out reading the prompt. All
-contestants are in memory at once: on qwen2.5-coder that was 16 GiB, and the files of llama.cpp.
+run), bench.json and two figures; on another task than the pair's usual one, bench_TASK.parquet and
+bench_TASK.json. How the race is run, and which times count: helpers/make/race.py. Every new token
+counts. `seconds` hold everything; `decode_s` leaves out reading the prompt. All contestants are in
+memory at once: on qwen2.5-coder about 16 GiB.
 """
 
 import argparse
@@ -41,7 +42,7 @@ TASKS = {"pocket": "pocket-arithmetic"}  # a real pair answers gsm8k
 FIXED = [Fixed(gamma) for gamma in (2, 3, 4, 6, 8, 12)]
 STOPPED = [EntropyStop(cap, stop) for cap in (4, 8, 12) for stop in (0.5, 1.0)]
 TUNED = (  # label, rule, the policies to choose from
-    ("SP", rules.STRICT, FIXED),
+    ("SP", rules.STRICT, FIXED + STOPPED),
     ("SP_entropy", rules.SP_entropy(1.0), FIXED),
     ("SP_entropy+dyn", rules.SP_entropy(1.0), STOPPED),
 )
@@ -50,6 +51,7 @@ CONTROL = "SP"  # races twice, under two labels
 PHASES = ("draft", "verify", "host")
 FEWEST_REPEATS = 3
 WARM_UP_TOKENS = 8
+RIVALS = ("transformers", "flashspec", "llama.cpp", "OpenVINO GenAI")
 PACKAGES = ("flashspec", "xllamacpp", "openvino-genai")  # of the rivals, beside transformers
 
 
@@ -91,9 +93,9 @@ def _sampled_from(method):
 
 
 def tuned(pair, problems):
-    """Our five methods as (contestants, {label: γ}), each with its policy that is fastest here."""
+    """Our five methods as (contestants, {label: policy}), each with its fastest policy here."""
     chosen = [Autoregressive("draft"), Autoregressive("target")]
-    gammas = {}
+    policies_chosen = {}
     for label, rule, policies in TUNED:
         tried = {f"{label} {policy!r}": policy for policy in policies}
         contestants = [
@@ -104,12 +106,12 @@ def tuned(pair, problems):
         best = max(speed, key=speed.get)
         print(best, flush=True)
         chosen.append(Speculative(rule, tried[best], label))
-        gammas[label] = tried[best].gamma
-    return [ours(pair, method) for method in chosen], gammas
+        policies_chosen[label] = tried[best]
+    return [ours(pair, method) for method in chosen], policies_chosen
 
 
 def with_int8_target(pair, problems):
-    """AS_large and SP with the target in int8 too, as (contestants, {label: γ}).
+    """AS_large and SP with the target in int8 too, as (contestants, {label: policy}).
 
     SP takes the policy that is fastest on tuning problems, of fixed and of entropy-stopped blocks.
     """
@@ -127,7 +129,7 @@ def with_int8_target(pair, problems):
         Autoregressive("target", f"AS_large{INT8}"),
         Speculative(rules.STRICT, tried[best], label),
     ]
-    return [ours(own, method) for method in methods], {label: tried[best].gamma}
+    return [ours(own, method) for method in methods], {label: tried[best]}
 
 
 def tuning_speeds(contestants, pair, problems):
@@ -144,25 +146,30 @@ def tuning_speeds(contestants, pair, problems):
 # ---- rivals ------------------------------------------------------------------------------------
 
 
-def rivals(pair, tuning, longest):
+def rivals(pair, tuning, longest, wanted=RIVALS):
     """The other programs as (contestants, {who is absent: why}).
 
     Plain generate at its fastest dtype and cache, assisted generation and flashspec in that dtype,
-    llama.cpp and OpenVINO GenAI on the GGUF files. longest: tokens of a prompt and its answer.
+    llama.cpp and OpenVINO GenAI on the GGUF files. longest: tokens of a prompt and its answer;
+    wanted: names from RIVALS.
     """
-    dtype, label = fastest_plain(pair, tuning)
-    target = peers.load(pair, "target", dtype)
-    draft = peers.load(pair, "draft", dtype)
-    contestants = [c for c in peers.plain(pair, dtype, target) if c.label == label]
-    contestants += peers.assisted(pair, target, draft)
-    return gathered(
-        {
-            "flashspec": partial(peers.flashspec, pair, target, draft),
-            "llama.cpp": partial(gguf_peers.llamacpp, pair, longest),
-            "OpenVINO GenAI": partial(gguf_peers.openvino, pair),
-        },
-        contestants,
-    )
+    contestants = []
+    absent = {name: "it was left out by --rivals" for name in RIVALS if name not in wanted}
+    makers = {
+        "llama.cpp": partial(gguf_peers.llamacpp, pair, longest),
+        "OpenVINO GenAI": partial(gguf_peers.openvino, pair),
+    }
+    if {"transformers", "flashspec"} & set(wanted):
+        dtype, label = fastest_plain(pair, tuning)
+        target = peers.load(pair, "target", dtype)
+        draft = peers.load(pair, "draft", dtype)
+        makers["flashspec"] = partial(peers.flashspec, pair, target, draft)
+        if "transformers" in wanted:
+            contestants += [c for c in peers.plain(pair, dtype, target) if c.label == label]
+            contestants += peers.assisted(pair, target, draft)
+    chosen = {name: makers[name] for name in RIVALS if name in wanted and name in makers}
+    contestants, missing = gathered(chosen, contestants)
+    return contestants, absent | missing
 
 
 def gathered(makers, contestants=()):
@@ -332,6 +339,10 @@ def parsed(arguments):
         prog="python -m helpers.make.bench", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--pair", default="pocket")
+    parser.add_argument("--task", help="whose problems; gsm8k by default, on pocket arithmetic")
+    parser.add_argument(
+        "--rivals", default=",".join(RIVALS), help="whom to race against, of these; commas between"
+    )
     parser.add_argument("--problems", type=int, default=20, help="problems to race on")
     parser.add_argument(
         "--tune", type=int, default=4, help="other problems, on which γ, dtype and cache are chosen"
@@ -346,12 +357,19 @@ def parsed(arguments):
         parser.error(f"--repeats was {given.repeats}; give an odd number, {FEWEST_REPEATS} or more")
     if given.problems < 2 or given.tune < 1:
         parser.error("an interval needs at least 2 problems, and tuning at least 1")
+    given.rivals = [name.strip() for name in given.rivals.split(",") if name.strip()]
+    unknown = [name for name in given.rivals if name not in RIVALS]
+    if unknown:
+        parser.error(f"--rivals had {unknown[0]!r}; choose from {', '.join(RIVALS)}")
+    usual = TASKS.get(given.pair, "gsm8k")
+    given.task = given.task or usual
+    given.name = "bench" if given.task == usual else f"bench_{given.task}"
     return given
 
 
 def chosen_problems(given):
     """Problems to race on and problems to tune on, answers no longer than was asked for."""
-    problems = tasks.load(TASKS.get(given.pair, "gsm8k"), given.problems + given.tune)
+    problems = tasks.load(given.task, given.problems + given.tune)
     if given.tokens:
         problems = [
             replace(problem, max_new_tokens=min(problem.max_new_tokens, given.tokens))
@@ -364,24 +382,25 @@ def main(arguments=None):
     given = parsed(arguments)
     pair = models.load_pair(given.pair)
     problems, tuning = chosen_problems(given)
-    contestants, gammas = tuned(pair, tuning)
+    contestants, policies = tuned(pair, tuning)
     # the peak of memory before the rivals' own copies of the weights
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     theirs = rivals_fidelity(pair, tuning, given.positions) if given.positions else {}
     if pair.small:  # of a large pair a second copy in fp32 would not fit beside the rivals
-        contestants.append(readable_reference(given.pair, gammas["SP"]))
+        contestants.append(readable_reference(given.pair, policies["SP"]))
     elif pair.device.type == "cpu":
         quicker, chosen = with_int8_target(pair, tuning)
         contestants += quicker
-        gammas |= chosen
+        policies |= chosen
     longest = max(len(pair.encode(p.messages)) + p.max_new_tokens for p in problems)
-    others, absent = rivals(pair, tuning, longest)
+    others, absent = rivals(pair, tuning, longest, given.rivals)
     running, failed = warmed_up(others, pair, problems[0])
     warm_up(contestants, pair, problems[0])
     doubled = next(contestant for contestant in contestants if contestant.label == CONTROL)
 
+    gammas = {label: policy.gamma for label, policy in policies.items()}
     runs = race([*contestants, twin(doubled), *running], pair, problems, given.repeats)
-    store.write_table(common.results(given.pair) / "bench.parquet", runs)
+    store.write_table(common.results(given.pair) / f"{given.name}.parquet", runs)
     same = control(runs[runs.is_median], doubled)
     rows = runs[runs.is_median & (runs.method != twin(doubled).label)]
     facts = outcome(rows, absent | failed, own_fidelity(pair), theirs)
@@ -393,6 +412,7 @@ def main(arguments=None):
         "repeats": given.repeats,
         "achieved": layer_times.achieved(pair, rows, without_int8(gammas)),
         "gammas": gammas,
+        "policies": {label: repr(policy) for label, policy in policies.items()},
         "peak_gib": peak_gib,
         "growth": layer_times.growth(pair),
         "linears": layer_times.by_kind(pair),
@@ -402,9 +422,11 @@ def main(arguments=None):
     }
     show(facts, same)
     facts |= experiments.provenance(pair)
-    store.publish_facts(given.pair, "bench", numbers={"control": same}, **facts)
+    store.publish_facts(given.pair, given.name, numbers={"control": same}, **facts)
     rivals_raced = list(rows[rows.peer].method.unique())
-    drawing.draw(plots.race, "bench", given.pair, speed=speeds(rows), peers=rivals_raced)
+    drawing.draw(plots.race, given.name, given.pair, speed=speeds(rows), peers=rivals_raced)
+    if given.name != "bench":
+        return
     drawing.draw(plots.growth, "bench_context", given.pair, milliseconds=facts["growth"])
 
 
@@ -413,10 +435,10 @@ def without_int8(gammas):
     return {label: gamma for label, gamma in gammas.items() if not label.endswith(INT8)}
 
 
-def readable_reference(pair_name, gamma):
+def readable_reference(pair_name, policy):
     """SP on transformers' own modules as a Contestant: what the packed forward is worth."""
     plain = models.load_pair(pair_name, speed="plain")
-    return ours(plain, Speculative(rules.STRICT, Fixed(gamma), 'SP, speed="plain"'))
+    return ours(plain, Speculative(rules.STRICT, policy, 'SP, speed="plain"'))
 
 
 def outcome(rows, absent, fidelity, fidelity_of_rivals):
