@@ -1,8 +1,27 @@
 """The ledger: exact expectations of speculative sampling from one reading of the target's answers.
 
-`ledger.read` reads answers once with both models; everything else is computed from its tables.
+`read` reads answers once with both models; everything else is computed from its tables:
+`counts` (rounds, drafts, acceptances of a rule and a policy), `speed` and its like (with intervals,
+on this machine or on `machine(c, slope)`), `match` and `front` (rules at equal savings),
+`best_gamma` (draft lengths against an oracle).
 """
 
+from helpers.ledger.lengths import best_gamma, oracle
+from helpers.ledger.matching import Family, Match, achievable, families, front, match
 from helpers.ledger.programme import Counts, counts
 from helpers.ledger.reading import read, written_by_target
+from helpers.ledger.speeds import (
+    accept_ratio,
+    alone,
+    calls_per_token,
+    calls_saved,
+    calls_saved_share,
+    kl_per_token,
+    machine,
+    seconds,
+    speed,
+    speed_ratio,
+    tokens_per_round,
+    tv_per_token,
+)
 from helpers.ledger.table import Ledger, load

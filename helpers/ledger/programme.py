@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from helpers import rules
-from helpers.ledger.table import LONGEST
+from helpers.ledger.table import LEAST, LONGEST
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,13 @@ class Counts:
 
     frame: one row per answer: problem_id, seed, rounds (= target calls), drafted, accepted,
     emitted (tokens), full (rounds accepted whole, after which the draft reads two tokens at once),
-    tv and kl (nats), summed over the tested positions. widths (answers, γ + 1): rounds by how many
-    tokens they drafted.
+    tv and kl (nats), summed over the tested positions. widths and acceptances (answers, γ + 1):
+    rounds by how many tokens they drafted, and by how many they accepted.
     """
 
     frame: pd.DataFrame
     widths: np.ndarray
+    acceptances: np.ndarray
 
     def total(self, name):
         """Sum of a column over all answers."""
@@ -97,7 +98,9 @@ def counts(ledger, rule, policy):
         full=rounds["full"],
         **damage,
     )
-    return Counts(frame, widths)
+    acceptances = rounds["stopped"].copy()
+    acceptances[:, :-1] += rounds["rejected"].sum(2).T
+    return Counts(frame, widths, acceptances)
 
 
 def _drafts(ledger, policy):
@@ -210,20 +213,21 @@ def _drafted_on(ledger, policy, rounds, columns, tested):
     drafted = np.zeros((len(ledger), gamma + 1))
     table = ledger.continuation_arrays
     delta = ledger.padded("tv")[table.answer, table.position]
-    chance = columns["R"][table.answer, table.position] / np.maximum(delta, 1e-30)
+    chance = columns["R"][table.answer, table.position] / np.maximum(delta, LEAST)
     for n in range(gamma):
-        start = table.position - n
-        weight = np.where(start >= 0, tested[n][table.answer, np.maximum(start, 0)] * chance, 0)
-        # Where no continuation was ever at this slot, all count alike.
-        weight = weight + 1e-12
-        share = np.bincount(after[n], weight, gamma - n) / weight.sum() if len(weight) else None
+        start = np.maximum(table.position - n, 0)
+        weight = tested[n][table.answer, start] * chance * (table.position >= n)
+        room = np.minimum(ledger.room[table.answer, start], gamma)
         for most in range(n + 1, gamma + 1):
             mass = rounds["rejected"][n][:, most]
             if not mass.any():
                 continue
-            if share is None:
+            if not len(weight):
                 drafted[:, most] += mass
                 continue
+            # Where no continuation was ever in such a block, all count alike.
+            like = weight * (room == most) + LEAST
+            share = np.bincount(after[n], like, gamma - n) / like.sum()
             for further, part in enumerate(share):
                 drafted[:, min(n + 1 + further, most)] += mass * part
     return drafted

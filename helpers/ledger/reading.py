@@ -243,11 +243,11 @@ def _draft_on(pair, starts, sampling, generator):
     """LONGEST steps of the draft after each of some token lists: a dict of columns per step."""
     lm = pair.draft
     lengths = [len(start) for start in starts]
-    steps = min(LONGEST, lm.context - max(lengths))
+    steps = max(0, min(LONGEST, lm.context - max(lengths)))
     tokens = torch.zeros(len(starts), max(lengths), dtype=torch.long, device=pair.device)
     for row, start in enumerate(starts):
         tokens[row, : len(start)] = torch.tensor(start)
-    lm.prefill(tokens, lengths, max(lengths) + LONGEST)
+    lm.prefill(tokens, lengths, max(lengths) + steps)
     x = torch.tensor([start[-1] for start in starts], device=pair.device)
     columns = []
     for step in range(steps):

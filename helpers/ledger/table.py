@@ -14,7 +14,7 @@ from helpers.ledger.grid import grid, knob
 LONGEST = 16  # the longest block that a ledger can count
 OF_RULE = ("R", "W", "h", "tv", "kl")  # the numbers kept of every rule
 RATES = (0.125, 0.25, 0.5)  # of a random gate, at which the KL of the mixture is kept
-LEAST = 1e-12  # an h below it is that of a token which the rule never takes from the draft
+LEAST = 1e-12  # what is below it counts as 0, and nothing is divided by less
 
 
 class Continued(NamedTuple):
