@@ -24,7 +24,7 @@ from helpers.decoding import decode, decoder_of
 from helpers.decoding.batch import synchronise
 from helpers.methods import Sampling
 from helpers.store import DECODING, GRADING, code_version
-from helpers.tasks import judge
+from helpers.tasks import judge, sandbox
 
 WARM_UP_TOKENS = 8
 AT_MOST_THREADS = 4  # decode at once on a small pair; more only wait for one another
@@ -324,7 +324,8 @@ def with_ratios(rows):
 def _graders(problems):
     """What the grades of some problems depend on besides the answers."""
     graders = [tasks.grader(name) for name in sorted({problem.task for problem in problems})]
-    return code_version(GRADING), judge.configured(), store.fingerprint(*graders)
+    means = judge.configured(), sandbox.possible()
+    return code_version(GRADING), *means, store.fingerprint(*graders)
 
 
 def identity(pair):

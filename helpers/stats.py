@@ -92,8 +92,8 @@ NO_JUDGE = nothing("no judge")
 
 
 def ungraded(frame):
-    """What stands in place of a score that no row has: "no reference" or NO_JUDGE, as rows say."""
-    reasons = sorted(set(frame.get("ungraded", ())) & {"no reference"})
+    """What stands in place of a score that no row has: why, as the rows say, or NO_JUDGE."""
+    reasons = sorted(set(frame.get("ungraded", ())) & {"no reference", "no sandbox"})
     return nothing(reasons[0]) if reasons else NO_JUDGE
 
 

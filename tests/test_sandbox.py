@@ -1,5 +1,6 @@
 """Hostile programs: each is graded wrong within its limit, nothing is left, the parent lives."""
 
+import math
 import os
 import platform
 import re
@@ -621,6 +622,60 @@ def test_refused_without_isolation_unless_told(monkeypatch):
     for name in ("endless loop", "leaving before the tests"):
         ok, _ = sandbox.execute(Program(HOSTILE[name], "solve", TESTS), CPU_S, WALL_S)
         assert not ok, name
+
+
+FULL = "unshare: unshare failed: No space left on device"
+
+
+def test_a_failure_of_the_system_is_no_wrong_answer(monkeypatch):
+    """No more user namespaces: a right program is not graded wrong, it is not graded."""
+    failing = ("sh", "-c", f"echo '{FULL}' >&2; exit 1")
+    monkeypatch.setattr(sandbox, "isolation", lambda: failing)
+    monkeypatch.setattr(sandbox, "PAUSES_S", (0, 0))
+    right = Program(GOOD["plain"], "solve", TESTS)
+    with pytest.raises(RuntimeError, match=f"could not be started .{FULL}.; nothing was graded"):
+        sandbox.execute(right)
+    with pytest.raises(RuntimeError, match="nothing was graded"):
+        sandbox.execute_many([right, right])
+    monkeypatch.setattr(sandbox, "isolation", lambda: ("/no/such/unshare",))
+    with pytest.raises(RuntimeError, match="could not be started .*No such file"):
+        sandbox.execute(right)
+
+
+def test_a_passing_failure_of_the_system_is_tried_again(isolated, monkeypatch, tmp_path):
+    gone = tmp_path / "failed-once"
+    once = f'test -e {gone} && exec "$@"; touch {gone}; echo full >&2; exit 1'
+    prefix = ("sh", "-c", once, "sh", *sandbox.UNSHARE)
+    monkeypatch.setattr(sandbox, "isolation", lambda: prefix)
+    monkeypatch.setattr(sandbox, "PAUSES_S", (0, 0))
+    assert sandbox.execute(Program(GOOD["plain"], "solve", TESTS)) == (True, "passed")
+
+
+def test_installed_packages_are_hidden(isolated):
+    """Where the interpreter is the environment, one of them may hold a benchmark's solutions."""
+    library = Path(os.__file__).parent
+    folders = [library / "site-packages", *Path("/usr/lib").glob("python3*/dist-packages")]
+    folders = [str(folder) for folder in folders if folder.is_dir() and any(folder.iterdir())]
+    assert folders, "this test needs an interpreter with packages beside its library"
+    code = (
+        f"import os\ndef solve(n):\n    return [name for f in {folders} for name in os.listdir(f)]"
+    )
+    assert sandbox.execute(Program(code, "solve", "assert solve(1) == []")) == (True, "passed")
+    there = "import os, sys\ndef solve(n):\n    return os.path.isfile(os.__file__)"
+    assert sandbox.execute(Program(there, "solve", "assert solve(1)")) == (True, "passed")
+
+
+def test_programs_that_nothing_may_run_have_no_score(monkeypatch):
+    """Everything else is graded, and the rows can say why these are not."""
+    monkeypatch.setattr(sandbox, "isolation", lambda: None)
+    monkeypatch.delenv("SP_UNSAFE_EXECUTE", raising=False)
+    code = tasks.load("pocket-code", 1)[0]
+    facts = tasks.load("pocket-facts", 1)[0]
+    answers = [(code, code.reference["answer"]), (facts, facts.reference["answer"])]
+    with pytest.warns(UserWarning, match="programs are not graded: .* SP_UNSAFE_EXECUTE=1 runs it"):
+        program, fact = tasks.grade_many(answers)
+    assert math.isnan(program.score) and program.detail == "no sandbox"
+    assert fact.score == 1
 
 
 def test_no_unshare_means_no_isolation(monkeypatch):

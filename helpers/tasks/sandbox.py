@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -43,6 +44,14 @@ UNSHARE = (
 )
 
 
+READY = b"ready"  # what the sandbox says once it is closed, before it reads the program
+NOT_STARTED = (
+    "the sandbox for model-written code could not be started ({}); nothing was graded: close other "
+    "programs and run the same again"
+)
+PAUSES_S = (0.2, 1.0)  # before the sandbox is tried again
+
+
 class Program(NamedTuple):
     """Model-written code and what decides about it.
 
@@ -62,8 +71,16 @@ def isolation():
     if not shutil.which("unshare") or platform.machine() not in ("x86_64", "aarch64"):
         return None
     trial = Program("import hashlib, math, typing")
-    closes, _ = _run(trial, UNSHARE, cpu_s=5, wall_s=20)
+    try:
+        closes, _ = _run(trial, UNSHARE, cpu_s=5, wall_s=20)
+    except RuntimeError:
+        return None
     return UNSHARE if closes else None
+
+
+def possible():
+    """Whether programs can be run here: in the sandbox, or because the user said so."""
+    return isolation() is not None or os.environ.get("SP_UNSAFE_EXECUTE") == "1"
 
 
 def execute(program, cpu_s=CPU_S, wall_s=WALL_S):
@@ -72,10 +89,10 @@ def execute(program, cpu_s=CPU_S, wall_s=WALL_S):
     ok: it passes its tests and then ends by itself.
     cpu_s, wall_s: whole seconds of processor time and of waiting.
     Errors: RuntimeError without namespaces, unless SP_UNSAFE_EXECUTE=1 says that limits alone will
-    do.
+    do; and where the system fails to start the sandbox: that says nothing about the program.
     """
     prefix = isolation()
-    if prefix is None and os.environ.get("SP_UNSAFE_EXECUTE") != "1":
+    if not possible():
         raise RuntimeError(
             "model-written code cannot be isolated here (Linux with `unshare` and user namespaces "
             "is needed); set SP_UNSAFE_EXECUTE=1 to run it with limits on time, memory and files "
@@ -83,6 +100,11 @@ def execute(program, cpu_s=CPU_S, wall_s=WALL_S):
         )
     if isinstance(program, str):
         program = Program(program)
+    for pause in PAUSES_S:
+        try:
+            return _run(program, prefix or (), cpu_s, wall_s)
+        except RuntimeError:
+            time.sleep(pause)  # others may be about to give back what was missing
     return _run(program, prefix or (), cpu_s, wall_s)
 
 
@@ -99,19 +121,26 @@ def execute_many(programs, workers=None):
 
 
 def _run(program, prefix, cpu_s, wall_s):
-    """One sandbox from start to end; nothing of it is left afterwards."""
+    """One sandbox from start to end; nothing of it is left afterwards.
+
+    Errors: RuntimeError when it did not start, as the system had no room for it.
+    """
     folder = tempfile.mkdtemp(prefix="answer-")
     isolated = int(bool(prefix))
     limits = (isolated, cpu_s, wall_s, MEMORY_MB, FILE_MB)
-    child = subprocess.Popen(
-        [*prefix, sys.executable, "-I", "-S", str(INSIDE), *map(str, limits)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=folder,
-        env={},
-        start_new_session=True,
-    )
+    try:
+        child = subprocess.Popen(
+            [*prefix, sys.executable, "-I", "-S", str(INSIDE), *map(str, limits)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=folder,
+            env={},
+            start_new_session=True,
+        )
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise RuntimeError(NOT_STARTED.format(error)) from error
     job = json.dumps(program._asdict()).encode()
     try:
         output, errors = child.communicate(job, timeout=wall_s)
@@ -126,8 +155,11 @@ def _run(program, prefix, cpu_s, wall_s):
         for stream in (child.stdin, child.stdout, child.stderr):
             stream.close()
         shutil.rmtree(folder, ignore_errors=True)
-    if not output:
-        last_line = errors.decode(errors="replace").strip().split("\n")[-1]
+    last_line = errors.decode(errors="replace").strip().split("\n")[-1]
+    started, _, verdict = output.partition(b"\n")
+    if started != READY:
+        raise RuntimeError(NOT_STARTED.format(last_line or f"status {child.returncode}"))
+    if not verdict:
         return False, last_line or f"ended with status {child.returncode}"
-    verdict = json.loads(output)
+    verdict = json.loads(verdict)
     return verdict["ok"], verdict["detail"]

@@ -8,8 +8,8 @@ The tester forks the answerer before it reads the tests, so the answerer's memor
 from then on the two speak over pipes in plain data. The tester calls the answer's function by
 proxy, and what comes back is rebuilt from JSON: an answer cannot reach the checker, the verdict, or
 an `assert`, only return values.
-Standard input: JSON with `code`, `entry`, `setup`, `tests`. Standard output: JSON with `ok` and
-`detail`.
+Standard input: JSON with `code`, `entry`, `setup`, `tests`. Standard output: a line "ready" once
+the sandbox is closed (without it, the system has failed), then JSON with `ok` and `detail`.
 """
 
 import ctypes
@@ -138,6 +138,7 @@ def hide_files(file_mb):
         mounted = libc.mount(folder.encode(), inside.encode(), None, MS_BIND | MS_REC, None)
         must(mounted, "bind " + folder)
         bound.append(folder)
+    hide_packages(root, bound)
     os.mkdir(root + "/work")
 
     # Read-only, without set-user-id and devices, on every mount so far.
@@ -151,6 +152,24 @@ def hide_files(file_mb):
     must(libc.mount(b"tmpfs", (root + "/work").encode(), b"tmpfs", flags, size), "mount work")
     os.chroot(root)
     os.chdir("/work")
+
+
+def hide_packages(root, folders):
+    """Put nothing over installed packages: one may hold a benchmark with its solutions."""
+    for folder in folders:
+        for parent in (folder, *parts_of(folder)):
+            for name in ("site-packages", "dist-packages"):
+                packages = f"{root}{parent}/{name}"
+                if os.path.isdir(packages) and not os.path.islink(packages):
+                    flags = MS_NOSUID | MS_NODEV
+                    hidden = libc.mount(b"tmpfs", packages.encode(), b"tmpfs", flags, b"size=4k")
+                    must(hidden, "hide " + packages)
+
+
+def parts_of(folder):
+    """The folders in a folder of libraries that may hold packages: python3, python3.11, …"""
+    names = [name for name in os.listdir(folder) if name.startswith("python")]
+    return [f"{folder}/{name}" for name in names if os.path.isdir(f"{folder}/{name}")]
 
 
 def drop_rights():
@@ -352,6 +371,7 @@ def main():
         answer(os.fdopen(request_reader, "rb"), os.fdopen(reply_writer, "wb"))
         return
 
+    print("ready", flush=True)
     # The tester ends by itself even when the process that started the sandbox has been killed.
     signal.signal(signal.SIGALRM, lambda *_: os._exit(98))
     signal.alarm(wall_s + 2)

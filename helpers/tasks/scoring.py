@@ -1,5 +1,7 @@
 """Grades of many answers: programs run in the sandbox, open answers go to the judge, if any."""
 
+import math
+import warnings
 from functools import partial
 
 from helpers.tasks import corpus, grading, judge, own, sandbox
@@ -7,25 +9,38 @@ from helpers.tasks.grading import Grade
 from helpers.tasks.sandbox import Program
 from helpers.tasks.table import POCKET_TASKS, TASKS
 
+UNGRADED = (
+    "programs are not graded: model-written code cannot be isolated here (Linux with `unshare` and "
+    "user namespaces is needed); SP_UNSAFE_EXECUTE=1 runs it with limits on time, memory and files "
+    "only"
+)
+
 
 def grade_many(answers):
     """Grade [(Problem, text)]: programs run in parallel, open answers are compared by the judge.
 
     Returns [Grade] in the same order; a score is NaN where nothing can judge the answer ("no
-    judge").
+    judge", "no reference", "no sandbox").
     """
     grades = [_grade_or_work(problem, text) for problem, text in answers]
 
     programs = [i for i, grade in enumerate(grades) if isinstance(grade, Program)]
-    outcomes = sandbox.execute_many([grades[i] for i in programs])
-    for i, (passed, detail) in zip(programs, outcomes):
-        grades[i] = Grade(float(passed), detail)
+    for i, run in zip(programs, _run_all([grades[i] for i in programs])):
+        grades[i] = run
 
     open_ended = [i for i, grade in enumerate(grades) if grade is None]
     verdicts = judge.compare_many([_comparison(*answers[i]) for i in open_ended])
     for i, verdict in zip(open_ended, verdicts):
         grades[i] = verdict
     return grades
+
+
+def _run_all(programs):
+    """Grades of Programs; NaN where they can be neither isolated nor, by the user's word, run."""
+    if programs and not sandbox.possible():
+        warnings.warn(UNGRADED, stacklevel=3)
+        return [Grade(math.nan, "no sandbox") for _ in programs]
+    return [Grade(float(passed), detail) for passed, detail in sandbox.execute_many(programs)]
 
 
 def grade(problem, text):
