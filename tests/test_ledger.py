@@ -282,3 +282,217 @@ def test_p_and_q_swapped_is_found_out(tiny):
     paths = by_hand(rules.STRICT, Fixed(3))
     counted = ledger.counts(wrong, rules.STRICT, Fixed(3))
     assert given_the_text(counted, wrong, paths) > 0.1
+
+
+# ---- relaxed rules -----------------------------------------------------------------------------
+
+# The largest error of tokens per round that each may have. On three words p and q are 0.5 apart,
+# ten times as far as those of real pairs; the error is of first order in the distance of o and p.
+RELAXED = {
+    rules.SQRT: 0.012,
+    rules.SP_entropy(0.9): 0.003,
+    rules.Gated(0.9, rules.SQRT, "high_entropy"): 0.012,
+    rules.Gated(0.4, rules.SQRT, "max_prob"): 0.012,
+    rules.Gated(0.9, rules.SQRT, "target_entropy"): 0.012,
+    rules.Lenience(0.5): 0.012,
+    rules.Lenience(0.42): 0.012,
+    rules.Clip(0.5): 0.012,
+    rules.ACCEPT_ALL: 0.012,
+}
+
+
+@pytest.mark.parametrize("policy", [Fixed(1), Fixed(3), EntropyStop(3, 0.9)], ids=str)
+@pytest.mark.parametrize("rule", RELAXED, ids=str)
+def test_relaxed_rules_are_close(tiny, rule, policy):
+    truth = expected(by_hand(rule, policy))
+    strict = expected(by_hand(rules.STRICT, policy))
+    got = predicted(ledger.counts(tiny, rule, policy))
+    assert got[0] == pytest.approx(truth[0], rel=RELAXED[rule])
+    assert got[1] == pytest.approx(truth[1], rel=0.025)
+    # What strict gives would not do.
+    if abs(strict[0] / truth[0] - 1) > 0.05:
+        assert abs(got[0] / truth[0] - 1) < 0.2 * abs(strict[0] / truth[0] - 1)
+
+
+def test_a_random_gate_is_the_mixture_of_laws(tiny):
+    """Its columns against o = (1 - λ) p + λ o_√ computed position by position."""
+    rate = 0.4
+    columns = tiny.of_rule(rules.Gated(rate, rules.SQRT, "random"))
+    row = 0
+    for answer, length in enumerate(tiny.lengths[:40]):
+        text = tiny.positions.token.iloc[row : row + length].tolist()
+        row += length
+        for position, token in enumerate(text):
+            p, q, signals = laws(tuple(text[:position]))
+            o, rejected = rules.output_distribution(rules.SQRT, p, q, signals)
+            mixed = (1 - rate) * p + rate * o
+            accepted = (1 - rate) * p.minimum(q) + rate * q * rules.SQRT.accept(p, q)
+            truth = {
+                "R": 1 - accepted.sum(),
+                "W": (accepted / p)[token],
+                "h": (accepted / mixed)[token],
+                "tv": rules.tv(mixed, p),
+            }
+            for name, value in truth.items():
+                assert columns[name][answer, position] == pytest.approx(value.item(), abs=1e-5)
+            kl = rules.kl(mixed, p).item()
+            assert columns["kl"][answer, position] == pytest.approx(kl, rel=0.02, abs=1e-6)
+
+
+# ---- limits ------------------------------------------------------------------------------------
+
+
+def same(one, other):
+    assert one.frame.equals(other.frame)
+    assert (one.widths == other.widths).all()
+
+
+@pytest.mark.parametrize("policy", [Fixed(3), EntropyStop(3, 0.9)], ids=str)
+def test_closed_and_open_gates(tiny, policy):
+    strict = ledger.counts(tiny, rules.STRICT, policy)
+    same(ledger.counts(tiny, rules.SP_entropy(-1.0), policy), strict)
+    same(ledger.counts(tiny, rules.Gated(0.0, rules.SQRT, "random"), policy), strict)
+    everywhere = ledger.counts(tiny, rules.SQRT, policy)
+    same(ledger.counts(tiny, rules.SP_entropy(np.inf), policy), everywhere)
+    same(ledger.counts(tiny, rules.Gated(1.0, rules.SQRT, "random"), policy), everywhere)
+    same(ledger.counts(tiny, rules.Gated(-1.0, rules.SQRT, "high_entropy"), policy), everywhere)
+
+
+def test_gamma_one_by_its_formula(tiny):
+    """Every round drafts one token where there is room; a rejection makes two rounds of one."""
+    counted = ledger.counts(tiny, rules.STRICT, Fixed(1))
+    assert (counted.frame.accepted + counted.frame.rounds >= tiny.lengths - 1e-9).all()
+    assert counted.widths[:, 1].sum() == pytest.approx(counted.total("drafted"))
+
+
+def test_equal_models_are_always_accepted():
+    book = ledger_of(TARGET, TARGET, continuations=50)
+    for gamma in (1, 3):
+        counted = ledger.counts(book, rules.STRICT, Fixed(gamma))
+        room = book.answers.max_new_tokens.to_numpy()
+        assert (room == LENGTH).all()
+        # a block takes γ tokens and the bonus; an end token inside ends the last one
+        np.testing.assert_allclose(counted.frame.rounds, np.ceil(book.lengths / (gamma + 1)))
+        assert counted.accept_ratio == pytest.approx(1)
+
+
+def test_between_two_rules_of_the_grid(tiny):
+    """A lenience that was read by itself, and the same interpolated in the grid."""
+    exact = ledger.counts(tiny, "odd", Fixed(3))
+    without = dataclasses.replace(tiny, rules={k: v for k, v in tiny.rules.items() if k != "odd"})
+    between = ledger.counts(without, rules.Lenience(0.42), Fixed(3))
+    assert between.tokens_per_round == pytest.approx(exact.tokens_per_round, rel=2e-3)
+    with pytest.raises(ValueError, match="pass it to read"):
+        without.of_rule(rules.Lenience(0.01))
+
+
+# ---- what is computed from counts --------------------------------------------------------------
+
+
+def test_seconds_by_hand(tiny):
+    """A machine whose forwards all take one unit, and one on which only the target costs."""
+    counted = ledger.counts(tiny, rules.STRICT, Fixed(3))
+    frame = counted.frame
+    free_draft = ledger.seconds(counted, ledger.machine(0.0, 0.0), host=0.5)
+    np.testing.assert_allclose(free_draft, 1.5 * frame.rounds)
+    costly = ledger.seconds(counted, ledger.machine(0.25, 0.1))
+    np.testing.assert_allclose(costly, frame.rounds + 0.35 * frame.drafted)
+    large = ledger.alone(tiny, "target")
+    assert ledger.speed(large, ledger.machine(0.25)).estimate == pytest.approx(1)
+    small = ledger.alone(tiny, "draft")
+    assert ledger.speed(small, ledger.machine(0.25)).estimate == pytest.approx(4)
+    gain = ledger.speed_ratio(counted, large, ledger.machine(0.25, 0.1))
+    assert gain.estimate == pytest.approx(tiny.lengths.sum() / costly.sum())
+
+
+def test_intervals_cover_the_truth(tiny):
+    """100 sets of 40 answers each: 95 % intervals of tokens per round miss the truth in at most 12.
+
+    More than 12 of 100 happen once in 500 times at 95 %.
+    """
+    counted = ledger.counts(tiny, rules.STRICT, Fixed(3))
+    truth = counted.tokens_per_round
+    rng = np.random.default_rng(0)
+    missed = 0
+    for _ in range(100):
+        some = rng.choice(len(counted.frame), 40)
+        frame = counted.frame.iloc[some].assign(problem_id=np.arange(40))
+        interval = ledger.tokens_per_round(dataclasses.replace(counted, frame=frame))
+        missed += not interval.low <= truth <= interval.high
+    assert missed <= 12
+
+
+@pytest.mark.parametrize("policy", [Fixed(3), EntropyStop(3, 0.9)], ids=str)
+def test_matched_families_save_the_same(tiny, policy):
+    most = ledger.achievable(tiny, ledger.families(tiny), policy)
+    target = 0.3 * min(value for label, value in most.items() if label != "low_entropy gate")
+    strict = ledger.counts(tiny, rules.STRICT, policy).calls_per_token
+    for family in ledger.families(tiny):
+        if family.label in ("power", "lenience", "clip", "random gate"):
+            found = ledger.match(tiny, family, target, policy)
+            assert found.reached, family.label
+            again = ledger.counts(tiny, found.rule, policy).calls_per_token
+            assert strict - again == pytest.approx(target, abs=1e-4)
+    too_much = ledger.match(tiny, ledger.families(tiny)[0], 10.0, policy)
+    assert not too_much.reached and too_much.saved < 1
+
+
+def test_front_and_best_gamma(tiny):
+    front = ledger.front(tiny, ledger.families(tiny), Fixed(3), points=4)
+    assert set(front.family) == {family.label for family in ledger.families(tiny)}
+    power = front[front.family == "power"]
+    assert (power.saved.diff().dropna() > 0).all()
+    assert power.kl.iloc[-1] > power.kl.iloc[0] > 0
+    machine = ledger.machine(0.3, 0.05)
+    table = ledger.best_gamma(tiny, machine, {"stop": EntropyStop(3, 0.9)}, longest=4)
+    best = table[table.best].tokens_per_s.item()
+    assert table[table.kind == "oracle"].tokens_per_s.item() > best
+    assert table[table.kind == "oracle"].share.item() == pytest.approx(1)
+    by_oracle = ledger.oracle(tiny, 3)
+    fixed = ledger.counts(tiny, rules.STRICT, Fixed(3))
+    assert by_oracle.total("drafted") == pytest.approx(fixed.total("accepted"))
+    assert by_oracle.total("rounds") == fixed.total("rounds")
+
+
+def test_a_ledger_is_published_and_read_again(tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr(common, "OUT", tmp_path)
+    tiny.save("pair", "01_ledger")
+    again = ledger.load("pair", "01_ledger", {"odd": rules.Lenience(0.42)})
+    policy = EntropyStop(3, 0.9)
+    for rule in (rules.STRICT, rules.SP_entropy(1.0), "odd"):
+        same(ledger.counts(again, rule, policy), ledger.counts(tiny, rule, policy))
+    assert ledger.load("pair", "02_ledger") is None
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda book: ledger.counts(book, rules.STRICT, Fixed(17)), "gamma was 17"),
+        (lambda book: ledger.counts(book, "unknown", Fixed(2)), "no numbers of 'unknown'"),
+        (lambda book: ledger.machine(-1), "c was -1"),
+        (lambda book: ledger.alone(book, "both"), "model was 'both'"),
+        (lambda book: ledger.read(words(), [problem()], [[0] * 9]), "has 9 tokens and its limit"),
+        (lambda book: ledger.read(words(), [problem()], [[]]), "is empty"),
+    ],
+)
+def test_what_is_refused(tiny, act, message):
+    with pytest.raises(ValueError, match=message):
+        act(tiny)
+
+
+# ---- against direct runs -----------------------------------------------------------------------
+
+
+def test_counts_are_those_of_direct_runs(pocket):
+    """Pocket, 56 answers written by the target against 56 of every method: |z| < 3.5 in all.
+
+    Twelve numbers of a normal error each: a false alarm comes once in 180 times. The seed is fixed.
+    """
+    checked = ledger.check(pocket, pocket_problems(8), seeds=(0,), continuations=300)
+    assert len(checked) == 12
+    assert (checked.z.abs() < 3.5).all(), checked.to_string()
+
+
+def pocket_problems(each):
+    names = [name for name in tasks.names() if name.startswith("pocket-")]
+    return [one for name in names for one in tasks.load(name, each)]

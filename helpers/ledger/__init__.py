@@ -6,6 +6,7 @@ on this machine or on `machine(c, slope)`), `match` and `front` (rules at equal 
 `best_gamma` (draft lengths against an oracle).
 """
 
+from helpers.ledger.against_runs import check
 from helpers.ledger.lengths import best_gamma, oracle
 from helpers.ledger.matching import Family, Match, achievable, families, front, match
 from helpers.ledger.programme import Counts, counts

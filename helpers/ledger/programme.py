@@ -67,10 +67,13 @@ def counts(ledger, rule, policy):
 
         P(n + 1 accepted from s) = E[prod_{j<n} W_j (1 - R_n)],    W = q a / p at y,
 
-    is exact for a round that starts at s; where rounds start is taken from the programme with
-    h = q a / o in place of w, as if the rule had written the text. Of the first term the same
-    estimate for strict is taken away, and strict's exact counts are put in its place: so strict
-    comes out exactly, and the noise that both share cancels.
+    is exact for a round that starts at s, and over all answers the weights are scaled to the mean
+    of 1 - R slot by slot, or a few large ones would decide. Where rounds start is taken from the
+    programme with h = q a / o in place of w, as if the rule had written the text: that is right to
+    first order in TV. From these counts the same estimate for strict is taken away, and strict's
+    exact counts are put in its place: so strict comes out exactly, and the noise that both share
+    cancels. Errors of tokens per round against enumeration on three words, where TV(p, q) is 0.57
+    on average (root mean square): √ 1.3 %, lenience 0.5 1.7 %, accept-all 5 %.
     """
     if not 1 <= policy.gamma <= LONGEST:
         raise ValueError(f"gamma was {policy.gamma}; a ledger counts blocks of 1 to {LONGEST}")
@@ -122,13 +125,20 @@ def _drafts(ledger, policy):
     return drafts
 
 
-def _alive(starts, drafts, w):
-    """Expected rounds from s whose first n drafts were made and accepted, (γ + 1, N, width)."""
+def _alive(starts, drafts, w, R=None):
+    """Expected rounds from s whose first n drafts were made and accepted, (γ + 1, N, width).
+
+    With R, the weights w are scaled slot by slot so that as many are accepted in all as 1 - R says.
+    """
     width = starts.shape[1]
     alive = np.empty(drafts.shape)
     alive[0] = starts
     for n in range(len(drafts) - 1):
-        alive[n + 1] = alive[n] * drafts[n] * w[:, n : n + width]
+        tested = alive[n] * drafts[n]
+        alive[n + 1] = tested * w[:, n : n + width]
+        if R is not None:
+            accepted = (tested * (1 - R[:, n : n + width])).sum()
+            alive[n + 1] *= accepted / max(alive[n + 1].sum(), LEAST)
     return alive
 
 
@@ -162,7 +172,7 @@ def _rounds(ledger, starts, drafts, W, R=None):
     """
     width = ledger.width
     gamma = len(drafts) - 1
-    alive = _alive(starts, drafts, W)
+    alive = _alive(starts, drafts, W, R)
     tested = alive * drafts
     ended = ~np.stack([ledger.inside[:, n : n + width] for n in range(gamma + 1)])
     accepted = alive.copy()

@@ -229,11 +229,8 @@ def _go_on(pair, problems, answers, positions, rejected, chosen, sampling, batch
         for step, columns in enumerate([zero, *steps]):
             names = {"continuation": first + np.arange(len(some)), "row": some, "step": step}
             parts.append(pd.DataFrame(names | columns))
-    if not parts:
-        return pd.DataFrame(
-            columns=["continuation", "row", "step", "token", "H_q", "q_x", "is_end"]
-        )
-    table = pd.concat(parts, ignore_index=True).sort_values(["continuation", "step"])
+    empty = pd.DataFrame(columns=["continuation", "row", "step", "token", "H_q", "q_x"])
+    table = pd.concat(parts or [empty], ignore_index=True).sort_values(["continuation", "step"])
     table["is_end"] = table.token.isin(pair.eos)
     whole = dict.fromkeys(("continuation", "row", "step", "token"), "int32")
     return table.astype(whole | {"H_q": "float32", "q_x": "float32"}).reset_index(drop=True)
