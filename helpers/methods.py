@@ -173,20 +173,49 @@ class Speculative:
 
 
 @dataclass(frozen=True)
-class Routed:
-    """Small models only: where the draft's H(q) > tau, the surest of draft and experts takes over.
+class Glimpse:
+    """GlimpRouter: the draft's entropy at a step's first token gives the whole step to a model.
 
-    An expert hands back to the draft when its own entropy exceeds `back` nats; the draft may then
-    ask again. choose "entropy" takes the one with least entropy; "random" (control) any expert.
+    Where H(q) >= tau nats there, the target writes the step, its first token too; else the draft.
+    A step ends where the answer's text does so in one of `ends`. The paper (arXiv 2601.05110)
+    ends steps at empty lines, which answers of few tokens do not have; it also lets the target
+    write all that follows the thinking, which these models do not do.
+    """
+
+    tau: float = 1.0
+    ends: tuple = ("\n", ".", "!", "?")
+    label: str = "GlimpRouter"
+
+    def __post_init__(self):
+        if self.tau != self.tau:
+            raise ValueError("tau was NaN; it must be a number of nats")
+        if not self.ends or isinstance(self.ends, str):
+            raise ValueError(
+                f'ends was {self.ends!r}; it must be texts at which a step ends, such as (".",)'
+            )
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Small models only: where the draft's H(q) > tau, all are asked and one of them speaks.
+
+    choose "entropy": the surest of draft and experts takes over. An expert hands back to the draft
+    when its own entropy exceeds `back` nats; the draft may then ask again.
+    Controls: "random" keeps the draft with probability `keep` (without it: as often as any other
+    model) and else hands over to an expert, each as likely; "mean": nobody takes over, the token
+    is drawn from the average of all models' distributions (everywhere, if tau < 0).
     """
 
     tau: float = 0.5
     back: float = 0.5
     choose: str = "entropy"
+    keep: float | None = None
     label: str = "Routed"
 
     def __post_init__(self):
         if self.tau != self.tau or self.back != self.back:
             raise ValueError("tau or back was NaN; both must be numbers of nats")
-        if self.choose not in ("entropy", "random"):
-            raise ValueError(f"choose was {self.choose!r}; use entropy or random")
+        if self.choose not in ("entropy", "random", "mean"):
+            raise ValueError(f"choose was {self.choose!r}; use entropy, random or mean")
+        if self.keep is not None and not 0 <= self.keep <= 1:
+            raise ValueError(f"keep was {self.keep}; it is a probability, between 0 and 1")

@@ -14,12 +14,14 @@ from helpers.decoding.alone import autoregressive, selective
 from helpers.decoding.batch import Batch, cut_at_stop
 from helpers.decoding.routed import routed
 from helpers.decoding.speculative import speculative
-from helpers.methods import Autoregressive, Routed, Sampling, Selective, Speculative
+from helpers.decoding.stepwise import stepwise
+from helpers.methods import Autoregressive, Glimpse, Routed, Sampling, Selective, Speculative
 
 # A new decoder needs a line here (helpers/README.md has the recipe).
 DECODERS = {
     Autoregressive: autoregressive,
     Selective: selective,
+    Glimpse: stepwise,
     Speculative: speculative,
     Routed: routed,
 }
