@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from helpers.models import compact
+from helpers.models import checks, compact
 from helpers.models.compact import is_small
 from helpers.models.lm import LM, PlainBody
 from helpers.models.presets import locate, name_of, preset_of
@@ -20,6 +20,12 @@ from helpers.models.threads import allowed_threads
 transformers_logging.disable_progress_bar()  # a bar per weight file says nothing here
 
 
+TODAY = "26 Jul 2024"  # for chat templates that print the day: the same in every run
+ONE_DAY = (
+    "{%- macro strftime_now(format) -%}"
+    "{{ {'%Y-%m-%d': '2024-07-26', '%B %d, %Y': 'July 26, 2024'}.get(format, '26 Jul 2024') }}"
+    "{%- endmacro -%}"
+)
 SPEEDS = ("fast", "int8", "plain")
 ALL_THREADS = allowed_threads(torch.get_num_threads())
 
@@ -42,6 +48,7 @@ class Pair:
     experts: dict
     revision: str
     speed: str
+    thinking: bool = False  # what a chat template that asks for it is told
 
     @property
     def device(self):
@@ -70,11 +77,31 @@ class Pair:
 
     def encode(self, messages):
         """Chat messages -> prompt token ids, through the chat template (else a plain one)."""
-        template = None if self.tokenizer.chat_template else PLAIN_TEMPLATE
+        own = self.tokenizer.chat_template
+        template = None if own else PLAIN_TEMPLATE
+        if isinstance(own, str) and "strftime_now" in own:
+            template = ONE_DAY + own
         text = self.tokenizer.apply_chat_template(
-            messages, chat_template=template, tokenize=False, add_generation_prompt=True
+            messages,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=True,
+            # What a template may ask for: whether to think (Qwen3), and the day.
+            enable_thinking=self.thinking,
+            date_string=TODAY,
         )
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+        tokens = self.tokenizer(text, add_special_tokens=False).input_ids
+        first = self.tokenizer.bos_token_id
+        # A chat template writes the first token itself; the plain one cannot know it.
+        if not own and first is not None and self.tokenizer("x").input_ids[0] == first:
+            tokens = [first, *tokens]
+        largest = max(tokens, default=0)
+        if self.target is not None and largest >= self.target.vocab_size:
+            raise ValueError(
+                f"a prompt holds {self.tokenizer.decode([largest])!r}, token {largest}, which the "
+                f"models of {self.name} do not have; their tokenizer belongs to another model"
+            )
+        return tokens
 
     def decode(self, tokens):
         """Token ids -> text without special tokens."""
@@ -111,10 +138,20 @@ def pick_device(device="auto"):
     return torch.device(device)
 
 
-def load_pair(name=None, *, draft=None, target=None, device="auto", speed="fast", experts=False):
+def load_pair(
+    name=None,
+    *,
+    draft=None,
+    target=None,
+    device="auto",
+    speed="fast",
+    experts=False,
+    thinking=False,
+):
     """Load a pair by name ("pocket"), or any two models by hub id or folder (draft=…, target=…).
 
-    Two models get the name that is given with them, else one from theirs; rows carry it.
+    Two models get the name that is given with them, else one from theirs; rows carry it. `thinking`
+    lets models such as Qwen3 think first.
     speed "plain" is transformers' modules in fp32 (bf16 on a GPU). "fast" is the forward of
     helpers/models/compact.py: on a CPU a large draft in int8 and an exact target in fp16 (TV from
     fp32 below 1e-4). "int8" keeps the target in int8 too (TV about 0.01): another target, faster,
@@ -135,6 +172,7 @@ def load_pair(name=None, *, draft=None, target=None, device="auto", speed="fast"
     tokenizers = {key: load_tokenizer(folder) for key, folder in folders.items()}
     check_tokenizers(tokenizers["draft"], tokenizers["target"], folders["draft"], folders["target"])
     vocab = min(AutoConfig.from_pretrained(f).vocab_size for f in folders.values())
+    checks.tokens_fit(tokenizers["target"], vocab, folders["target"])
     models = {}
     for key, folder in folders.items():
         role = "target" if key == "target" else "draft"
@@ -147,8 +185,9 @@ def load_pair(name=None, *, draft=None, target=None, device="auto", speed="fast"
         tokenizer=tokenizer,
         eos=end_tokens(models["target"], tokenizer),
         experts={key: lm for key, lm in models.items() if key not in ("draft", "target")},
-        revision=revision_of(folders),
+        revision=revision_of(folders) + ("-thinking" if thinking else ""),
         speed=speed,
+        thinking=thinking,
     )
 
 
@@ -166,22 +205,30 @@ def load_lm(folder, vocab_size, device, speed, role):
     """Load one model as an LM; `role` (draft, target) decides how the fast path packs it."""
     _check_memory(folder, speed)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    packs = speed != "plain" and compact.fits(AutoConfig.from_pretrained(folder))
+    config = checks.text_config(AutoConfig.from_pretrained(folder), folder)
+    packs = speed != "plain" and compact.fits(config) and not getattr(config, "mlp_bias", False)
     # What is packed anyway is read as it is stored: an fp32 copy would double the peak of memory.
     read_as = "auto" if packs else dtype
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=read_as).to(device).eval()
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=read_as, output_loading_info=True
+        )
+        model = model.to(device).eval()
     except Exception as error:
         raise RuntimeError(
             f"the weights in {folder} cannot be read ({type(error).__name__}: {error}); "
             "they may be truncated: fetch or train them again"
         ) from error
+    checks.has_all(loading, folder)
     if packs:
         precision = compact.precision_of(model.config, role, speed, device)
         body = compact.CompactBody(model, precision, dtype)
     else:
         body = PlainBody(model)
-    return LM(body, vocab_size, device, dtype, str(folder))
+        checks.as_transformers(model, body, vocab_size, device, folder)
+    lm = LM(body, vocab_size, device, dtype, str(folder))
+    lm.context = checks.exact_context(config)
+    return lm
 
 
 def check_tokenizers(a, b, name_a, name_b):
