@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from conftest import ROOT, TableLM, table
+from conftest import ROOT, Letters, TableLM, table
 from test_decoding import Choices, fresh
 
 from helpers import common, ledger, models, rules, tasks
@@ -35,19 +35,11 @@ POLICIES = [
 ]
 
 
-class Words:
-    """A tokenizer for three words whose every prompt is the same."""
+class Words(models.Pair):
+    """Two tables as a pair whose every prompt is the same."""
 
-    chat_template = "none"
-
-    def decode(self, tokens, skip_special_tokens=True):
-        return "".join("abc"[t] for t in tokens)
-
-    def apply_chat_template(self, messages, **options):
-        return "ab"
-
-    def __call__(self, text, **options):
-        return types.SimpleNamespace(input_ids=list(PROMPT))
+    def encode(self, messages):
+        return list(PROMPT)
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +49,7 @@ def own_cache(monkeypatch, tmp_path_factory):
 
 
 def words(draft=DRAFT, target=TARGET):
-    return models.Pair("words", TableLM(draft), TableLM(target), Words(), (END,), {}, "0", "plain")
+    return Words("words", TableLM(draft), TableLM(target), Letters(), (END,), {}, "0", "plain")
 
 
 def texts(target=TARGET):
@@ -382,6 +374,7 @@ def test_between_two_rules_of_the_grid(tiny):
     without = dataclasses.replace(tiny, rules={k: v for k, v in tiny.rules.items() if k != "odd"})
     between = ledger.counts(without, rules.Lenience(0.42), Fixed(3))
     assert between.tokens_per_round == pytest.approx(exact.tokens_per_round, rel=2e-3)
+    assert between.per_token("kl") == pytest.approx(exact.per_token("kl"), rel=0.1)
     with pytest.raises(ValueError, match="pass it to read"):
         without.of_rule(rules.Lenience(0.01))
 

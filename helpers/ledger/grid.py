@@ -2,8 +2,9 @@
 
 from helpers import rules
 
-BETAS = (0.75, 0.5, 0.25, 0.0)
-LENIENCES = (0.9, 0.8, 0.65, 0.5, 0.3, 0.1)
+# Denser near strict, where the rules that are compared at equal savings lie.
+BETAS = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.35, 0.25, 0.1, 0.0)
+LENIENCES = (0.95, 0.9, 0.8, 0.65, 0.5, 0.3, 0.1)
 
 
 def grid():

@@ -15,7 +15,7 @@ from helpers import rules
 from helpers.ledger.grid import LENIENCES
 from helpers.ledger.programme import Counts, counts
 
-STEPS = 40  # of a bisection: a knob to 1e-12 of its range
+STEPS = 24  # of a bisection: a knob to 1e-7 of its range
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Family:
 class Match:
     """A rule of a family that saves as much as was asked for, or comes nearest.
 
-    saved: target calls per token; counts: of the rule; reached: whether it is within 1e-4.
+    saved: target calls per token; counts: of the rule; reached: whether it is near enough.
     """
 
     family: str
@@ -73,6 +73,8 @@ def families(ledger, inner=rules.SQRT):
 def match(ledger, family, target_saved, policy, tolerance=1e-4):
     """The rule of a family that saves `target_saved` calls per token, by bisection. Returns Match.
 
+    reached: within `tolerance`, calls per token, and within 2 % of what was asked for. It is not
+    where the family cannot save so much, or where one position more or less of a gate is too much.
     A gate's tau is exact to the position; a power, lenience or clip lies between two of the grid's,
     whose numbers are interpolated (read it with read(rules=...) for its own).
     """
@@ -82,7 +84,7 @@ def match(ledger, family, target_saved, policy, tolerance=1e-4):
         rule = family.rule(knob)
         counted = counts(ledger, rule, policy)
         saved = strict - counted.calls_per_token
-        reached = abs(saved - target_saved) <= tolerance
+        reached = abs(saved - target_saved) <= min(tolerance, 0.02 * abs(target_saved))
         return Match(family.label, knob, rule, target_saved, saved, reached, counted)
 
     low, high = family.strict, family.relaxed
@@ -93,8 +95,6 @@ def match(ledger, family, target_saved, policy, tolerance=1e-4):
         middle = tried((low + high) / 2)
         if abs(middle.saved - target_saved) < abs(best.saved - target_saved):
             best = middle
-        if best.reached:
-            break
         low, high = (middle.knob, high) if middle.saved < target_saved else (low, middle.knob)
     return best
 

@@ -11,7 +11,12 @@ from helpers.ledger.grid import grid
 from helpers.ledger.table import LONGEST, RATES, Ledger
 from helpers.methods import Autoregressive, Sampling
 
-READING = (*store.DECODING, "ledger/*.py")  # the code that a ledger depends on
+READING = (
+    *store.DECODING,
+    "ledger/reading.py",
+    "ledger/grid.py",
+    "ledger/table.py",
+)  # the code that a ledger depends on
 
 
 def written_by_target(

