@@ -9,6 +9,7 @@ from conftest import ROOT
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from helpers import models
+from helpers.models import pairs
 
 POCKET = ROOT / "data" / "pocket"
 CPU = torch.device("cpu")
@@ -254,3 +255,16 @@ def test_prompts_of_the_shipped_pair_are_what_they_were(pocket):
     message = [{"role": "user", "content": "Ada has 5 apples."}]
     text = pocket.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
     assert pocket.encode(message) == pocket.tokenizer(text, add_special_tokens=False).input_ids
+
+
+def test_a_container_may_have_less_memory_than_its_machine(tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 33554432 kB\n")
+    monkeypatch.setattr(pairs, "MEMORY_INFO", tmp_path / "meminfo")
+    files = tmp_path / "memory.max", tmp_path / "memory.stat"
+    monkeypatch.setattr(pairs, "CONTAINER_MEMORY", ((*files, "anon"),))
+    assert pairs._free_memory() == 32
+    files[1].write_text(f"anon {1 << 30}\nfile {2 << 30}\n")
+    files[0].write_text("max\n")
+    assert pairs._free_memory() == 32
+    files[0].write_text(f"{3 << 30}\n")
+    assert pairs._free_memory() == 2

@@ -26,6 +26,12 @@ ONE_DAY = (
     "{{ {'%Y-%m-%d': '2024-07-26', '%B %d, %Y': 'July 26, 2024'}.get(format, '26 Jul 2024') }}"
     "{%- endmacro -%}"
 )
+MEMORY_INFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+CONTAINER_MEMORY = (  # limit, statistics, and what no file stands behind; both kinds of groups
+    (CGROUP / "memory.max", CGROUP / "memory.stat", "anon"),
+    (CGROUP / "memory/memory.limit_in_bytes", CGROUP / "memory/memory.stat", "total_rss"),
+)
 SPEEDS = ("fast", "int8", "plain")
 ALL_THREADS = allowed_threads(torch.get_num_threads())
 
@@ -269,6 +275,7 @@ def end_tokens(lm, tokenizer):
 def _check_memory(folder, speed):
     """Say in a sentence that a model will not fit, before the system kills the process."""
     files = list(Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else []
+    files = files or list(Path(folder).glob("*.bin"))
     free = _free_memory()
     if not files or free is None:
         return
@@ -287,11 +294,21 @@ def _check_memory(folder, speed):
 
 
 def _free_memory():
-    """Memory that a process can still get, GiB; None where the system does not say."""
-    file = Path("/proc/meminfo")
-    if not file.exists():
+    """Memory that a process can still get, GiB; None where the system does not say.
+
+    A container may be allowed less than its machine has.
+    """
+    if not MEMORY_INFO.exists():
         return None
-    for line in file.read_text().splitlines():
+    free = None
+    for line in MEMORY_INFO.read_text().splitlines():
         if line.startswith("MemAvailable"):
-            return int(line.split()[1]) / 2**20
-    return None
+            free = int(line.split()[1]) / 2**20
+    for limit, statistics, used in CONTAINER_MEMORY:
+        try:
+            counts = dict(line.split() for line in statistics.read_text().splitlines())
+            left = (int(limit.read_text()) - int(counts[used])) / 2**30
+        except (OSError, ValueError, KeyError):  # there is none, or it is "max"
+            continue
+        free = left if free is None else min(free, left)
+    return free
