@@ -1,4 +1,4 @@
-"""Looking at single positions: both models read given answers, and answers go on from a fork.
+"""Looking at single positions: both models read given answers.
 
 Teacher-forced, so that an error at one position is not mixed up with the drift it causes later.
 """
@@ -8,16 +8,13 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from helpers import rules, store, tasks
+from helpers import rules
 from helpers.common import track
-from helpers.decoding import decode
-from helpers.decoding.sampling import ACCEPT, DRAFT, GATE, REPLACE, accepts, sample, uniforms
-from helpers.experiments import identity, key
-from helpers.methods import Sampling, Speculative
+from helpers.decoding.sampling import ACCEPT, DRAFT, GATE, accepts, sample, uniforms
+from helpers.experiments import key
+from helpers.methods import Sampling
 
 LARGE_VOCABULARY = 20_000  # above it, scores of one answer at a time are kept in memory
-FORK_ROOM = 256  # cells beyond a prefix, so that a longer one that begins with it is not read again
-FORK_SEED = 10_000  # added to a job's seed: the same in both branches, new to the job
 
 
 class Reading(NamedTuple):
@@ -150,78 +147,3 @@ def entropies(pair, problem, tokens):
         scores = lm.logits(lm.forward(fed, [0])[0, len(prompt) - 1 : -1])
         columns[f"H_{name}"] = rules.entropy(scores.softmax(-1)).tolist()
     return columns
-
-
-# ---- forks -------------------------------------------------------------------------------------
-
-
-def forks(pair, problems, rows, rescues, *, sampling=Sampling(), batch_size=64):
-    """At each rescue, answer twice: from the rescued token, and from strict's own token there.
-
-    rows: generations with `tokens`; rescues: trace rows (problem_id, seed, position, token, H_q).
-    Both branches go on strictly with the same uniforms. Returns the rescues with `score_rescued`
-    and `score_strict`, the grades of the whole answers.
-    """
-    by_id = {problem.id: problem for problem in problems}
-    answers = rows.set_index(["problem_id", "seed"]).tokens
-    starts = []
-    jobs = []
-    for rescue in rescues.itertuples():
-        problem = by_id[rescue.problem_id]
-        before = list(answers[rescue.problem_id, rescue.seed][: rescue.position])
-        strict = _replacement(pair, problem, rescue.seed, before, sampling)
-        for token in (rescue.token, strict):
-            starts.append([*before, token])
-            jobs.append((problem, rescue.seed))
-    scores = _continue(pair, jobs, starts, sampling, batch_size)
-    return rescues.assign(score_rescued=scores[0::2], score_strict=scores[1::2])
-
-
-@torch.inference_mode()
-def _replacement(pair, problem, seed, before, sampling):
-    """The token that a strict rejection would have put after `before`, with the job's uniform."""
-    tokens = torch.tensor([list(pair.encode(problem.messages)) + before], device=pair.device)
-    p = sampling.warp(_last_scores(pair.target, tokens))
-    q = sampling.warp(_last_scores(pair.draft, tokens))
-    u = uniforms([key(seed, problem)], len(before) + 1)[:, -1, REPLACE].to(pair.device)
-    return sample(rules.STRICT.residual(p, q), u).item()
-
-
-def _last_scores(lm, tokens):
-    """Scores after the last of some tokens, (1, V)."""
-    n = tokens.shape[1]
-    lm.prefill(tokens, [n], n + FORK_ROOM)
-    return lm.logits(lm.forward(tokens[:, -1:], [n - 1])[:, -1])
-
-
-def _continue(pair, jobs, starts, sampling, batch_size):
-    """Scores of answers that are continued strictly from their first tokens. Cached."""
-    code = store.code_version()
-    file = store.cached("forks", code, *identity(pair), sampling, jobs, starts)
-    scores = store.load(file)
-    if scores is not None:
-        return scores
-    answers = list(starts)
-    # Answers of like length are read together; one that has ended already stays as it is.
-    unfinished = [i for i, start in enumerate(starts) if start[-1] not in pair.eos]
-    unfinished.sort(key=lambda i: (len(str(jobs[i][0].messages)), len(starts[i])))
-    for first in track(range(0, len(unfinished), batch_size), "forking"):
-        some = unfinished[first : first + batch_size]
-        limit = max(jobs[i][0].max_new_tokens - len(starts[i]) for i in some)
-        rest = decode(
-            pair,
-            Speculative(),
-            [list(pair.encode(jobs[i][0].messages)) + starts[i] for i in some],
-            [key(jobs[i][1] + FORK_SEED, jobs[i][0]) for i in some],
-            sampling=sampling,
-            max_new_tokens=max(1, limit),
-        )
-        for i, answer in zip(some, rest):
-            answers[i] = starts[i] + answer.tokens
-    graded = []
-    for (problem, _), tokens in zip(jobs, answers):
-        text = pair.decode([token for token in tokens if token not in pair.eos])
-        graded.append((problem, text))
-    scores = [grade.score for grade in tasks.grade_many(graded)]
-    store.keep(file, scores)
-    return scores

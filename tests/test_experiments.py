@@ -194,18 +194,6 @@ def test_rules_are_measured_on_one_line(pocket):
     )
 
 
-def test_forks_differ_only_from_the_rescue_on(pocket):
-    """A fork whose two tokens are the same has the same grade on both sides."""
-    rows, trace = experiments.run(pocket, [Speculative()], PROBLEMS, trace=True)
-    replaced = (
-        trace[trace.source == "residual"]
-        .assign(token=lambda t: t.token)[["problem_id", "seed", "position", "token", "H_q"]]
-        .head(8)
-    )
-    forked = probes.forks(pocket, PROBLEMS, rows, replaced)
-    assert (forked.score_rescued == forked.score_strict).all()
-
-
 def test_published_tables_have_no_texts(pocket, tmp_path, monkeypatch):
     monkeypatch.setattr(common, "OUT", tmp_path)
     file = store.publish(experiments.run(pocket, METHODS, PROBLEMS[:2]), "pocket", "t")

@@ -15,7 +15,7 @@ LAYERS = [
     {"decoding"},
     {"experiments"},
     {"probes"},
-    {"conversations", "tables", "ledger"},
+    {"conversations", "tables", "ledger", "forks"},
     {"views", "vllm", "make"},
 ]
 FILES = sorted((ROOT / "helpers").rglob("*.py"))
