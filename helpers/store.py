@@ -94,9 +94,10 @@ def read_json(file):
 
 
 @contextmanager
-def locked(folder):
+def locked(folder, *others):
     """Be the one process that writes a run's folder; files that a killed one has left go.
 
+    others: further folders that only this run writes.
     The system takes the lock from a process that ends, however it ends. Beside it stands who has
     it: pid, host, since when. RuntimeError where another process has it.
     """
@@ -114,7 +115,7 @@ def locked(folder):
     except OSError as error:
         raise common.cannot_write(folder, error) from error
     try:
-        _take_over(folder, holder)
+        _take_over(folder, holder, others)
         since = datetime.now().astimezone().isoformat(timespec="seconds")
         own = {"pid": os.getpid(), "host": platform.node(), "since": since}
         write_text(holder, json.dumps(own) + "\n")
@@ -126,7 +127,7 @@ def locked(folder):
         lock.release()
 
 
-def _take_over(folder, holder):
+def _take_over(folder, holder, others):
     """What a run that has ended in the middle has left: say so, and clean up."""
     left = read_json(holder)
     if holder.exists():
@@ -136,9 +137,10 @@ def _take_over(folder, holder):
                 f"if it has ended, remove {holder}"
             )
         print(f"note: {_who(left)} has ended without finishing in {folder}; going on from there")
-    for file in folder.glob(".*"):
-        if TEMPORARY.fullmatch(file.name) and file.is_file():
-            file.unlink(missing_ok=True)
+    for place in (folder, *others):
+        for file in place.glob(".*"):
+            if TEMPORARY.fullmatch(file.name) and file.is_file():
+                file.unlink(missing_ok=True)
 
 
 def _who(holder):

@@ -111,11 +111,14 @@ def test_a_folder_that_is_being_written_is_refused(tmp_path):
         other.kill()
         other.wait()
         other.stdout.close()
-    left = tmp_path / f".{'0' * 32}.01.json"
-    left.write_text("{")
-    with store.locked(tmp_path):
+    beside = tmp_path / "notebooks"
+    beside.mkdir()
+    left = [folder / f".{'0' * 32}.01.json" for folder in (tmp_path, beside)]
+    for file in left:
+        file.write_text("{")
+    with store.locked(tmp_path, beside):
         assert store.read_json(tmp_path / ".lock.json")["pid"] == os.getpid()
-        assert not left.exists()
+        assert not any(file.exists() for file in left)
     assert not (tmp_path / ".lock.json").exists()
 
 

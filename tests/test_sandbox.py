@@ -669,6 +669,7 @@ def test_programs_that_nothing_may_run_have_no_score(monkeypatch):
     """Everything else is graded, and the rows can say why these are not."""
     monkeypatch.setattr(sandbox, "isolation", lambda: None)
     monkeypatch.delenv("SP_UNSAFE_EXECUTE", raising=False)
+    tasks.scoring._say_ungraded.cache_clear()  # it is said once
     code = tasks.load("pocket-code", 1)[0]
     facts = tasks.load("pocket-facts", 1)[0]
     answers = [(code, code.reference["answer"]), (facts, facts.reference["answer"])]

@@ -360,7 +360,11 @@ def main(arguments=None):
         os.environ["SP_CACHE"] = str(Path(given.smoke).absolute() / "cache")
     _warn_of_shared_names(runs)
     folder = Path(given.smoke) if given.smoke else common.results(given.pair)
-    with store.locked(folder):
+    others = []
+    if not given.smoke:
+        others = [common.figures(given.pair), folder / "figures"]
+        others += {_target(file, parameters, given).parent for file, _, parameters in runs}
+    with store.locked(folder, *others):
         failed = {}
         for file, notebook, parameters in runs:
             if given.smoke:

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from functools import partial
+from functools import cache, partial
 
 from helpers.tasks import corpus, grading, judge, own, sandbox
 from helpers.tasks.grading import Grade
@@ -38,9 +38,15 @@ def grade_many(answers):
 def _run_all(programs):
     """Grades of Programs; NaN where they can be neither isolated nor, by the user's word, run."""
     if programs and not sandbox.possible():
-        warnings.warn(UNGRADED, stacklevel=3)
+        _say_ungraded()
         return [Grade(math.nan, "no sandbox") for _ in programs]
     return [Grade(float(passed), detail) for passed, detail in sandbox.execute_many(programs)]
+
+
+@cache
+def _say_ungraded():
+    """Say once that programs are not graded, and why."""
+    warnings.warn(UNGRADED, stacklevel=4)
 
 
 def grade(problem, text):
