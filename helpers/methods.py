@@ -37,17 +37,23 @@ class Sampling:
         if self.temperature == 0:
             return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
         logits = logits / self.temperature
-        if self.top_k:
-            smallest = logits.topk(min(self.top_k, logits.shape[-1])).values[..., -1:]
-            logits = logits.masked_fill(logits < smallest, -torch.inf)
-        if self.top_p < 1:
-            ranked, order = logits.sort(-1, descending=True)
-            before = ranked.softmax(-1).cumsum(-1) - ranked.softmax(-1)
-            drop = torch.zeros_like(before, dtype=torch.bool).scatter(
-                -1, order, before >= self.top_p
-            )
-            logits = logits.masked_fill(drop, -torch.inf)
+        if self.top_k or self.top_p < 1:
+            logits = logits.masked_fill(logits < self._least(logits), -torch.inf)
         return logits.softmax(-1)
+
+    def _least(self, logits):
+        """The smallest score (..., 1) that is kept; what equals it is kept too.
+
+        Only the k likeliest are ranked where k is given: a vocabulary takes long to sort.
+        """
+        size = logits.shape[-1]
+        ranked = logits.topk(min(self.top_k or size, size)).values
+        if self.top_p == 1:
+            return ranked[..., -1:]
+        probs = ranked.softmax(-1)
+        before = probs.cumsum(-1) - probs
+        last = (before < self.top_p).sum(-1, keepdim=True) - 1
+        return ranked.gather(-1, last)
 
 
 # ---- how many tokens are drafted ---------------------------------------------------------------

@@ -8,6 +8,7 @@ import types
 import pytest
 import torch
 from conftest import ROOT, table, table_pair
+from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from helpers import decoding, rules, tasks
 from helpers.methods import (
@@ -515,6 +516,18 @@ def test_routing_counts_what_a_switch_must_read(experts, prompts):
             silent += sum(b - a - 1 for a, b in zip([-1, *at], at))
         assert answer.caught_up == silent
     assert sum(a.switches for a in answers) > 0
+
+
+@pytest.mark.parametrize("top_k, top_p", [(20, 1.0), (0, 0.9), (20, 0.9), (5, 0.3), (500, 0.5)])
+def test_the_warp_is_transformers_own(top_k, top_p):
+    logits = torch.randn(7, 300, generator=torch.Generator().manual_seed(0)) * 3
+    theirs = logits / 0.7
+    if top_k:
+        theirs = TopKLogitsWarper(top_k)(None, theirs)
+    theirs = TopPLogitsWarper(top_p)(None, theirs)
+    ours = Sampling(0.7, top_k, top_p).warp(logits)
+    assert torch.allclose(ours, theirs.softmax(-1), atol=1e-6)
+    assert ((ours > 0) == (theirs > -torch.inf)).all()
 
 
 def test_top_k_and_top_p():
