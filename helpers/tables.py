@@ -52,6 +52,57 @@ def by_gamma(tuned):
     return pd.DataFrame(lines, columns=["rule", *(f"γ = {g}" for g in gammas)])
 
 
+# ---- notebook 04 -------------------------------------------------------------------------------
+
+FEW_FORKED = 5  # problems; the spread of fewer says nothing
+
+
+def per_rescue(forked, column, at_most=np.inf):
+    """Mean of a column of forks.follow over the rescues that a gate at `at_most` nats lets through.
+
+    Every fork counts by its weight; problems are resampled. Returns Interval, without a number
+    where fewer than FEW_FORKED problems have a graded fork.
+    """
+    sums = _fork_sums(forked[forked.H_q <= at_most], column)
+    if len(sums) < FEW_FORKED:
+        return stats.nothing("too few graded forks")
+    mean = stats.bootstrap(sums, lambda means: means[..., 0] / means[..., 1])
+    return stats.widened(mean).within(-1.0, 1.0)
+
+
+def per_answer(forked, column, expected, at_most=np.inf):
+    """The same mean times the rescues that an answer is to expect. Returns Interval.
+
+    expected: expected rescues per answer, a value per problem; resampled together with the forks.
+    """
+    sums = _fork_sums(forked[forked.H_q <= at_most], column)
+    if len(sums) < FEW_FORKED:
+        return stats.nothing("too few graded forks")
+    table = sums.reindex(expected.index, fill_value=0.0).assign(expected=expected)
+    return stats.bootstrap(table, lambda means: means[..., 2] * means[..., 0] / means[..., 1])
+
+
+def safer_below(forked, column, tau):
+    """Mean of a column over rescues above `tau` nats minus that over rescues below. Interval."""
+    low = _fork_sums(forked[forked.H_q <= tau], column)
+    high = _fork_sums(forked[forked.H_q > tau], column)
+    if min(len(low), len(high)) < FEW_FORKED:
+        return stats.nothing("too few graded forks")
+    both = pd.concat([high, low], axis=1).fillna(0.0)
+
+    def gap(means):
+        return means[..., 0] / means[..., 1] - means[..., 2] / means[..., 3]
+
+    return stats.widened(stats.bootstrap(both, gap))
+
+
+def _fork_sums(forked, column):
+    """Per problem: the weighted sum of a column over its graded forks, and their weights."""
+    graded = forked.dropna(subset=[column])
+    columns = {"total": graded.weight * graded[column], "weight": graded.weight}
+    return pd.DataFrame(columns).groupby(graded.problem_id).sum()
+
+
 # ---- notebook 05 -------------------------------------------------------------------------------
 
 

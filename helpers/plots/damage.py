@@ -72,38 +72,43 @@ def rescue_cost(centres, tv, rescued, overshoot):
     return fig
 
 
-def fork_harm(names, flips, losses):
-    """Forks by entropy bin.
+def rescue_harm(gates, harm, placebo, answers):
+    """What one rescue costs, and what an answer's rescues cost.
 
-    names: of the bins; flips: the share whose grade changed; losses: accuracy of the strict branch
-    minus that of the rescued one. An Interval per bin, whose n is a number of problems.
+    gates: names of the gates, from the lowest to none; harm, placebo: an Interval per gate;
+    answers: rule -> measure -> Interval, accuracy that an answer loses.
     """
-    fig, axes = plt.subplots(1, 2, figsize=(10, 3.8))
-    _forks(axes[0], names, flips, COUNTED, "Grade differs between the two branches")
-    _forks(axes[1], names, losses, HARM, "Accuracy lost by keeping the rescued token")
-    axes[0].set_ylim(bottom=0)
-    return fig
-
-
-def _forks(ax, names, intervals, colour, title):
-    """One measure of the forks, a point for each bin."""
-    for i, interval in enumerate(intervals):
-        point(ax, i, interval, None, Look(colour, "o"))
-        ax.annotate(
-            f"n = {interval.n}",
-            (i, interval.high),
-            textcoords="offset points",
-            xytext=(0, 4),
-            ha="center",
-            fontsize=9,
-        )
-    ax.axhline(0, color="#888888", linewidth=1)
-    ax.set(
-        xticks=range(len(names)),
-        xlabel=f"{NATS} (n: problems)",
-        title=title,
-        xlim=(-0.5, len(names) - 0.5),
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), width_ratios=(3, 2))
+    rows = {"rescued token": (harm, Look(HARM, "o")), "placebo": (placebo, Look("#777777", "s"))}
+    for i, (name, (intervals, look)) in enumerate(rows.items()):
+        for k, interval in enumerate(intervals):
+            point(left, k + 0.2 * (i - 0.5), interval, None if k else name, look)
+    left.axhline(0, color="#888888", linewidth=1)
+    left.set(
+        xticks=range(len(gates)),
+        xticklabels=gates,
+        xlabel="rescues at H(q) ≤ τ, nats",
+        ylabel="accuracy lost per rescue",
+        title="What one rescue costs, by gate",
     )
-    ax.set_xticklabels(names, fontsize=10)
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.margins(y=0.12)
+    left.legend()
+    measures = list(dict.fromkeys(name for values in answers.values() for name in values))
+    looks = dict(zip(measures, (Look(HARM, "o"), Look(COUNTED, "D"), Look("#000000", "v"))))
+    for k, values in enumerate(answers.values()):
+        for i, measure in enumerate(values):
+            label = None if k else measure
+            point(right, k + 0.22 * (i - 1), values[measure], label, looks[measure])
+    right.axhline(0, color="#888888", linewidth=1)
+    right.set(
+        xticks=range(len(answers)),
+        xticklabels=answers,
+        xlim=(-0.5, len(answers) - 0.5),
+        title="What all of an answer's rescues cost",
+    )
+    for ax in (left, right):
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.grid(axis="x", visible=False)
+    handles, names = right.get_legend_handles_labels()
+    right.legend(handles, names, loc="upper left")
+    right.set_ylim(top=1.3 * right.get_ylim()[1])
+    return fig
