@@ -21,7 +21,8 @@ class Reading(NamedTuple):
     """What both models say at N positions of given answers.
 
     frame: problem_id, position, token; u: the job's uniforms (N, purposes); raw_q and raw_p: the
-    unwarped distributions (N, V), whose entropies gates take; q and p are sampled from.
+    unwarped distributions (N, V), whose entropies gates take; q and p are sampled from;
+    best_scores: the target's two largest scores (N, 2).
     """
 
     frame: pd.DataFrame
@@ -30,12 +31,24 @@ class Reading(NamedTuple):
     q: torch.Tensor
     raw_p: torch.Tensor
     p: torch.Tensor
+    best_scores: torch.Tensor
 
     def signals(self):
-        """What a gate may look at, at these positions."""
+        """What a gate or a rule may look at here; the drafted token is the text's."""
+        device = self.p.device
+        token = torch.tensor(self.frame.token.to_list(), device=device)
+        position = torch.tensor(self.frame.position.to_list(), device=device)
         H_q = rules.entropy(self.raw_q)
-        H_p = rules.entropy(self.raw_p)
-        return rules.Signals(H_q, H_p, self.raw_q.amax(-1), self.u[:, GATE])
+        return rules.Signals(
+            H_q,
+            H_p=rules.entropy(self.raw_p),
+            max_q=self.raw_q.amax(-1),
+            u_gate=self.u[:, GATE],
+            position=position,
+            previous=torch.where(position > 0, token.roll(1), rules.NO_TOKEN),
+            H_recent=rules.recent(H_q, position),
+            laws=rules.Laws(self.p, self.q, self.raw_p, self.raw_q, token, self.best_scores),
+        )
 
 
 @torch.inference_mode()
@@ -62,6 +75,7 @@ def read(pair, problems, answers, *, seed=0, sampling=Sampling(), batch_size=32)
             q=sampling.warp(q),
             raw_p=p.softmax(-1),
             p=sampling.warp(p),
+            best_scores=p.topk(2, -1).values,
         )
 
 

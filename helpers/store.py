@@ -31,8 +31,9 @@ from helpers import common
 PACKAGE = Path(__file__).parent
 # What an answer depends on besides its job (which holds the prompt), and what its grade does.
 DECODING = (
-    "rules.py",
+    "rules/*.py",
     "methods.py",
+    "stopping.py",
     "models/*.py",
     "decoding/*.py",
     "experiments.py",

@@ -11,7 +11,7 @@ from conftest import ROOT
 LAYERS = [
     {"common", "rules", "stats"},
     {"store", "methods"},
-    {"models", "tasks", "plots"},
+    {"models", "tasks", "plots", "stopping", "learned"},
     {"decoding"},
     {"experiments"},
     {"probes"},

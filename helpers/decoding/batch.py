@@ -71,6 +71,7 @@ class Batch:
         self.answers = [Generation([], trace=[] if trace else None) for _ in prompts]
         self.live = list(self.answers)
         self.ids = list(range(len(prompts)))
+        self.kept = {}  # what a decoder remembers, by name: tensors with a row per live answer
         self.models = ()
         self.finished = []
         self.clock = Clock(pair.device, phases=len(prompts) == 1)
@@ -158,6 +159,7 @@ class Batch:
         index = torch.tensor(keep, device=self.tokens.device)
         self.tokens = self.tokens[index]
         self.u = self.u[index]
+        self.kept = {name: tensor[index] for name, tensor in self.kept.items()}
         self.length = [self.length[row] for row in keep]
         self.prompt = [self.prompt[row] for row in keep]
         for lm in self.models:

@@ -5,11 +5,12 @@ rule STRICT the output has the target's distribution; tests/test_decoding.py enu
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
-from helpers import rules
+from helpers import rules, stopping
 from helpers.decoding.batch import Round
 from helpers.decoding.sampling import ACCEPT, DRAFT, GATE, REPLACE, accepts, sample
 
@@ -19,7 +20,8 @@ class Block:
     """A drafted block of g tokens per row; a row may have stopped before the others.
 
     tokens (rows, g); q, the distributions they were drawn from (rows, g, V); H, entropy in nats,
-    and max_q, both of the unwarped distributions (rows, g); drafted, how many count (rows,).
+    and max_q, both of the unwarped distributions (rows, g); drafted, how many count (rows,); raw_q,
+    the unwarped distributions where a rule looks at them; arm, what a bandit chose (rows,).
     """
 
     tokens: torch.Tensor
@@ -27,6 +29,8 @@ class Block:
     H: torch.Tensor
     max_q: torch.Tensor
     drafted: torch.Tensor
+    raw_q: torch.Tensor | None = None
+    arm: torch.Tensor | None = None
 
 
 def speculative(pair, method, batch, sampling):
@@ -38,7 +42,7 @@ def speculative(pair, method, batch, sampling):
     while batch.live:
         with batch.clock.phase("draft"):
             ask_after = where_to_ask(lengths, pair.device, method.policy)
-            block = draft_block(pair, method.policy, batch, sampling, ask_after)
+            block = draft_block(pair, method, batch, sampling, ask_after)
         width = 0 if block is None else block.tokens.shape[1]
         with batch.clock.phase("verify"):
             last, start = batch.tail(1)
@@ -46,6 +50,7 @@ def speculative(pair, method, batch, sampling):
             scores = pair.target.logits(pair.target.forward(fed, start))
         if width:
             accepted, next_token, columns = verify(method.rule, block, scores, batch, sampling)
+            stopping.end(method.policy, batch, block.arm, accepted, block.drafted)
             parts = [accepted, next_token, block.drafted, *block.tokens.T]
         else:
             next_token = next_alone(scores, batch, sampling)
@@ -101,12 +106,14 @@ def where_to_ask(lengths, device, policy):
     return (min(slots, key=drafts),)
 
 
-def draft_block(pair, policy, batch, sampling, ask_after):
+def draft_block(pair, method, batch, sampling, ask_after):
     """Draft up to policy.gamma tokens per row. Returns Block, or None where no row has room.
 
     ask_after: the numbers of tokens after which drafting ends if no row goes on.
     """
     lm = pair.draft
+    policy = method.policy
+    keeps_raw = rules.looks_at(method.rule, "laws")
     positions = batch.generated()
     # The target adds a token to every block, so a row has room for one draft less than is left.
     room = [batch.max_new - position - 1 for position in positions]
@@ -117,7 +124,9 @@ def draft_block(pair, policy, batch, sampling, ask_after):
     eos = torch.tensor(pair.eos, device=pair.device)
     drafted = torch.zeros_like(room)
     going = room > 0
-    tokens, qs, entropies, peaks = [], [], [], []
+    arm = stopping.begin(policy, batch)
+    memory = None
+    tokens, qs, entropies, peaks, raws = [], [], [], [], []
     for j in range(most):
         if j == 0:
             scores = batch.next_scores(lm)
@@ -134,14 +143,18 @@ def draft_block(pair, policy, batch, sampling, ask_after):
         qs.append(q)
         entropies.append(H)
         peaks.append(raw.amax(-1))
+        if keeps_raw:
+            raws.append(raw)
         # A token that was drawn stays, whatever its value: dropping it would bias the output.
         going = going & (j + 1 < room) & ~torch.isin(x, eos)
         if policy.adaptive:
-            going = going & policy.go_on(H, q.gather(-1, x[:, None])[:, 0], j)
+            q_x = q.gather(-1, x[:, None])[:, 0]
+            on, memory = stopping.decide(policy, H, q_x, j, memory, arm)
+            going = going & on
         if j + 1 in ask_after and not going.any():
             break
     stacked = [torch.stack(parts, 1) for parts in (tokens, qs, entropies, peaks)]
-    return Block(*stacked, drafted)
+    return Block(*stacked, drafted, torch.stack(raws, 1) if raws else None, arm)
 
 
 def verify(rule, block, scores, batch, sampling):
@@ -155,16 +168,16 @@ def verify(rule, block, scores, batch, sampling):
     u = _uniforms_of_block(batch, g)
     p_x = p[:, :g].gather(-1, block.tokens[..., None])[..., 0]
     q_x = block.q.gather(-1, block.tokens[..., None])[..., 0]
-    H_p = None
-    if batch.tracing or rules.needs_target(rule):
-        H_p = rules.entropy(scores[:, :g].softmax(-1))
-    signals = rules.Signals(block.H, H_p, block.max_q, u[:, :g, GATE])
+    inside = torch.arange(g, device=p.device) < block.drafted[:, None]
+    signals = see(rule, block, scores[:, :g], p[:, :g], u[:, :g, GATE], batch, inside)
 
     # Slot j is accepted when u_j < a(x_j): for the strict rule a(x) = min(1, p(x) / q(x)), for the
     # pilot's relaxed one min(1, sqrt(p(x) / q(x))). The accepted prefix ends at the first failure.
     a = rules.accept_prob(rule, p_x, q_x, signals)
-    inside = torch.arange(g, device=p.device) < block.drafted[:, None]
     ok = accepts(a, u[:, :g, ACCEPT]) & inside
+    if hasattr(rule, "look_ahead"):
+        native = accepts(rules.STRICT.accept(p_x, q_x), u[:, :g, ACCEPT])
+        ok = rule.look_ahead(ok, native, inside) & inside
     n = ok.long().cumprod(1).sum(1)
 
     # After a rejection the replacement is drawn from the residual, norm((p - q)+) for most rules,
@@ -182,7 +195,7 @@ def verify(rule, block, scores, batch, sampling):
     columns = {
         "token": block.tokens,
         "H_q": block.H,
-        "H_p": H_p,
+        "H_p": signals.H_p,
         "p_x": p_x,
         "q_x": q_x,
         "u": u[:, :g, ACCEPT],
@@ -193,6 +206,57 @@ def verify(rule, block, scores, batch, sampling):
         "rescued": ok & ~strict,
     }
     return n, next_token, {name: values.tolist() for name, values in columns.items()}
+
+
+def see(rule, block, scores, p, u_gate, batch, inside):
+    """The signals at a block's slots, (rows, g): what the rule looks at, and no more.
+
+    scores and p: the target's at the slots, (rows, g, V); inside: which slots were drafted.
+    """
+    signals = rules.Signals(block.H, None, block.max_q, u_gate)
+    looks_at = partial(rules.looks_at, rule)
+    raw_p = None
+    if batch.tracing or looks_at("target") or looks_at("laws"):
+        raw_p = scores.softmax(-1)
+        signals = replace(signals, H_p=rules.entropy(raw_p))
+    if rules.is_gated(rule):
+        tail, _ = batch.tail(1)
+        first = torch.tensor(batch.generated(), device=tail.device)[:, None]
+        tail = torch.where(first > 0, tail, rules.NO_TOKEN)
+        signals = replace(
+            signals,
+            position=first + torch.arange(inside.shape[1], device=tail.device),
+            previous=torch.cat([tail, block.tokens[:, :-1]], 1),
+        )
+    if looks_at("history"):
+        signals = replace(signals, H_recent=remember(block, signals.position, batch, inside))
+    if looks_at("laws"):
+        best = scores.topk(2, -1).values
+        laws = rules.Laws(p, block.q, raw_p, block.raw_q, block.tokens, best)
+        signals = replace(signals, laws=laws)
+    return signals
+
+
+def remember(block, position, batch, inside):
+    """The entropies before each slot, (rows, g, RECENT); the block's own are kept for later rounds.
+
+    A slot is tested only where all before it were accepted, so these are entropies along the text.
+    The draft has none where the target adds a bonus token: NaN there, and past the drafted slots.
+    """
+    rows, g = inside.shape
+    known = batch.kept.get("H")
+    if known is None:
+        room = rules.RECENT + batch.tokens.shape[1]
+        known = torch.full((rows, room), torch.nan, device=inside.device)
+    # What an earlier round left at the bonus token's place was of another text.
+    unknown = torch.full_like(block.H[:, :1], torch.nan)
+    H = torch.cat([torch.where(inside, block.H, torch.nan), unknown], 1)
+    place = torch.cat([position, position[:, -1:] + 1], 1) + rules.RECENT
+    known = known.scatter(1, place, H)
+    batch.kept["H"] = known
+    window = torch.arange(-rules.RECENT, 0, device=inside.device)
+    before = (place[:, :g, None] + window).reshape(rows, -1)
+    return known.gather(1, before).reshape(rows, g, rules.RECENT)
 
 
 def next_alone(scores, batch, sampling):

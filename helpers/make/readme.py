@@ -14,6 +14,8 @@ from helpers.make import summary
 # The parts of helpers/, in the order in which the argument runs.
 PARTS = {
     "": "the research core",
+    "rules": "what is accepted",
+    "stats": "what may be said",
     "models": "models",
     "decoding": "decoders",
     "tasks": "problems and grading",

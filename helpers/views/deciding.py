@@ -16,6 +16,7 @@ GATES = {
     "low_entropy": "where H(q) ≤ {:g} nats",
     "high_entropy": "where H(q) > {:g} nats",
     "target_entropy": "where H(p) ≤ {:g} nats",
+    "high_target_entropy": "where H(p) > {:g} nats",
     "max_prob": "where max q ≥ {:g}",
     "random": "at random positions, {:.0%} of them",
 }

@@ -91,7 +91,7 @@ def anatomy(trace, pair, problems=(), *, rule=None, tau=1.0, beta=0.5, problem_i
 
     trace: what experiments.run(..., trace=True) recorded (any methods, problems, seeds), or one
     Generation's trace. problems: where given, the question stands above the answer. The controls
-    begin at `rule`, any of helpers/rules.py or one of your own; without one, at the power rule beta
+    begin at `rule`, any of helpers/rules or one of your own; without one, at the power rule beta
     below tau nats. The view opens at problem_id, or at the answer with the most rescued, then most
     rejected tokens.
     """
