@@ -1,0 +1,187 @@
+"""Plans written before a run: what a notebook will claim, by which estimator, on how much.
+
+One file per notebook, notebooks/registered/NN.toml, is committed before the run:
+
+    claim = "speculation pays"         # the sentence that is tested
+    pair = "pocket"                    # the pair that [parameters] are for
+    looks = 1                          # times the data are looked at (stats.sequential_verdict)
+    exchange = 0.1                     # points of accuracy per per cent of calls (stats.no_loss)
+
+    [estimators]                       # each check of the claim, and what it is judged by
+    "SP is faster than AS_large" = "ledger.speed_ratio above 1"
+
+    [parameters]                       # of the notebook's `parameters` cell, all but pair_name
+    n_problems = 200
+
+    [pair_parameters."qwen2.5-coder"]  # what differs for another pair
+    n_problems = 100
+
+A run is *registered* where it used just these, *exploratory* where it did not, and *unregistered*
+where nothing was planned for its pair. Nothing is refused: the record says which.
+"""
+
+import hashlib
+import subprocess
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers import common
+
+FOLDER = common.ROOT / "notebooks" / "registered"
+STARTED = time.time()  # of this process: a plan that is committed later comes after its run
+KEYS = {"claim", "pair", "looks", "exchange", "estimators", "parameters", "pair_parameters"}
+NEEDED = ("claim", "pair", "looks", "estimators", "parameters")
+SIZES = ("n_problems", "seed")  # parameters that no plan goes without
+SUBJECTS = ("task", "tasks_used")  # and one of these
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was registered for one notebook and one pair."""
+
+    notebook: str
+    pair: str
+    claim: str
+    looks: int
+    exchange: float | None  # None where the claim weighs no loss against a saving
+    estimators: dict  # check -> what it is judged by
+    parameters: dict  # of the notebook's parameters cell
+    file: Path
+
+    @property
+    def checksum(self):
+        """Of the file as it is now: 12 hex digits, published with the result."""
+        return hashlib.sha256(self.file.read_bytes()).hexdigest()[:12]
+
+
+def load(notebook, pair):
+    """The plan for a notebook ("03") and a pair; None where there is none.
+
+    ValueError, naming the file, where a plan cannot be read or lacks something.
+    """
+    file = FOLDER / f"{notebook}.toml"
+    if not file.exists():
+        return None
+    try:
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} cannot be read as TOML: {error}") from error
+    _validate(file, found)
+    others = found.get("pair_parameters", {})
+    if pair != found["pair"] and pair not in others:
+        return None
+    return Plan(
+        notebook,
+        pair,
+        found["claim"],
+        found["looks"],
+        found.get("exchange"),
+        found["estimators"],
+        found["parameters"] | others.get(pair, {}),
+        file,
+    )
+
+
+def _validate(file, found):
+    """Raise ValueError in a sentence where a plan does not say what it has to."""
+    unknown = sorted(set(found) - KEYS)
+    if unknown:
+        raise ValueError(f"{file} has an unknown entry {unknown[0]!r}; known: {sorted(KEYS)}")
+    missing = [key for key in NEEDED if key not in found]
+    if missing:
+        raise ValueError(f"{file} does not say its {missing[0]}; it needs {', '.join(NEEDED)}")
+    for key in ("claim", "pair"):
+        if not isinstance(found[key], str) or not found[key].strip():
+            raise ValueError(f"{file}: {key} was {found[key]!r}; it must be text")
+    looks = found["looks"]
+    if type(looks) is not int or looks < 1:
+        raise ValueError(f"{file}: looks was {looks!r}; it must be a whole number from 1 on")
+    exchange = found.get("exchange", 0.0)
+    if type(exchange) not in (int, float) or not exchange >= 0:
+        raise ValueError(f"{file}: exchange was {exchange!r}; it must be a number from 0 on")
+    for key in ("estimators", "parameters"):
+        if not isinstance(found[key], dict) or not found[key]:
+            raise ValueError(f"{file}: {key} must be a table with at least one entry")
+    for check, estimator in found["estimators"].items():
+        if not isinstance(estimator, str):
+            raise ValueError(f"{file}: the estimator of {check!r} was {estimator!r}, not text")
+    parameters = found["parameters"]
+    lacking = [name for name in SIZES if name not in parameters]
+    if lacking or not set(SUBJECTS) & set(parameters):
+        name = lacking[0] if lacking else " or ".join(SUBJECTS)
+        raise ValueError(f"{file}: the parameters do not say {name}")
+    for pair, changed in found.get("pair_parameters", {}).items():
+        strange = sorted(set(changed) - set(parameters))
+        if strange:
+            raise ValueError(
+                f"{file}: {pair} changes {strange[0]!r}, which is not among the parameters"
+            )
+
+
+def check(notebook, pair, given):
+    """Compare what a notebook ran with to its plan; the dict goes to store.publish_facts.
+
+    notebook: "03"; pair: its name; given: {parameter: value}, `globals()` of the notebook will do:
+    what the plan names is taken from it. Returns {"status": "registered", "exploratory" or
+    "unregistered", "differs": [sentence for each difference], "plan": the file's checksum or None}.
+    A plan that was not committed before the run makes it exploratory, too.
+    """
+    plan = load(notebook, pair)
+    if plan is None:
+        return {"status": "unregistered", "differs": [], "plan": None}
+    differs = []
+    for name, planned in plan.parameters.items():
+        if name not in given:
+            differs.append(f"{name}: none, registered was {planned!r}")
+        elif not same(given[name], planned):
+            differs.append(f"{name}: {given[name]!r}, registered was {planned!r}")
+    late = too_late(plan.file)
+    if late:
+        differs.append(late)
+    status = "exploratory" if differs else "registered"
+    return {"status": status, "differs": differs, "plan": plan.checksum}
+
+
+def in_words(found):
+    """A sentence of what `check` found, for a takeaway."""
+    if found["status"] == "registered":
+        return "Registered: run as planned before."
+    if found["status"] == "unregistered":
+        return "Unregistered: nothing was planned for this pair before the run."
+    return "Exploratory: not as planned (" + "; ".join(found["differs"]) + ")."
+
+
+def same(given, planned):
+    """Whether two parameters are equal: 1 and 1.0 are, a list and a tuple too, 1 and true not."""
+    if isinstance(given, (list, tuple)) and isinstance(planned, (list, tuple)):
+        return len(given) == len(planned) and all(map(same, given, planned))
+    if isinstance(given, dict) and isinstance(planned, dict):
+        return given.keys() == planned.keys() and all(same(given[k], planned[k]) for k in given)
+    if isinstance(given, bool) or isinstance(planned, bool):
+        return given is planned
+    return given == planned
+
+
+def too_late(file):
+    """Why a plan was not there before this run, in words; "" where it was or git cannot tell."""
+    changed = _git("status", "--porcelain", "--", str(file))
+    if changed is None:
+        return ""
+    if changed:
+        return f"{file.name} is not committed as it stands"
+    when = _git("log", "-1", "--format=%ct", "--", str(file))
+    if when and int(when) > STARTED:
+        return f"{file.name} was committed after the run began"
+    return ""
+
+
+def _git(*arguments):
+    """What git prints, without its last line end; None where there is no git or no repository."""
+    command = ["git", "-C", str(FOLDER), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.rstrip("\n") if done.returncode == 0 else None
