@@ -317,7 +317,8 @@ def publish_facts(pair_name, name, *, numbers=None, tables=None, **facts):
     """Write a notebook's verdict and headline numbers to data/results/PAIR/NAME.json.
 
     numbers: name -> stats.Interval; tables: name -> DataFrame of what a reader sees. The generated
-    pages render both and compute nothing. This is a notebook's last word: the timings behind it are
+    pages render both and compute nothing. A notebook gives `registered=registration.check(...)`, so
+    that the record says whether it ran as planned. This is its last word: the timings behind it are
     on record, and the next run measures anew.
     """
     facts["numbers"] = {key: dataclasses.asdict(value) for key, value in (numbers or {}).items()}

@@ -10,7 +10,7 @@ from conftest import ROOT
 # Each layer may import what stands above it, and itself.
 LAYERS = [
     {"common", "rules", "stats"},
-    {"store", "methods"},
+    {"store", "methods", "registration"},
     {"models", "tasks", "plots", "stopping", "learned"},
     {"decoding"},
     {"experiments"},
