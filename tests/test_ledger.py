@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, Letters, TableLM, table
 from test_decoding import Choices, fresh
 
-from helpers import common, ledger, models, rules, tasks
+from helpers import common, ledger, models, rules, stopping, tasks
 from helpers.ledger import programme
 from helpers.methods import (
     Confidence,
@@ -18,12 +18,14 @@ from helpers.methods import (
     Speculative,
     SqrtEntropyStop,
 )
+from helpers.stopping import Calibration, CostStop, Saturation
 
 TARGET, DRAFT = table(1), table(2)
 PROMPT = [0, 1]
 LENGTH = 4  # the longest answer
 END = 2  # the end token, one of the three words
 COPIES = 2000  # answers that stand for the law of the texts: each as often as it is likely
+SOME = Calibration((0.6, 1.0), (0.8, 0.5))  # acceptance by entropy, of no model
 POLICIES = [
     Fixed(1),
     Fixed(2),
@@ -32,6 +34,8 @@ POLICIES = [
     EntropyStop(3, 0.9),
     Confidence(4, 0.4),
     SqrtEntropyStop(3, 0.2, 0.55),
+    CostStop(3, 0.4, SOME, stake=0.9),
+    Saturation(3, 0.6, 0.9, 2, SOME),
 ]
 
 
@@ -152,8 +156,10 @@ def blocks(policy, prefix, drafts, chance):
     room = LENGTH - len(prefix) - 1
     stops = len(drafts) == min(policy.gamma, room)
     if drafts and not stops:
-        _, q, signals = laws((*prefix, *drafts[:-1]))
-        on = policy.go_on(signals.H_q, q[drafts[-1]], len(drafts) - 1)
+        memory = None
+        for j, x in enumerate(drafts):
+            _, q, signals = laws((*prefix, *drafts[:j]))
+            on, memory = stopping.decide(policy, signals.H_q, q[x], j, memory)
         stops = drafts[-1] == END or (policy.adaptive and not on)
     if stops:
         yield drafts, chance
@@ -240,7 +246,7 @@ MUTANTS = {
     ),
     "the draft stops when it is wrong": ("further[n] += still", "further[n] += still & False"),
     "the draft never stops by itself": (
-        "going = [np.asarray(policy.go_on(H, q_x, j)) & ~table.is_end for j in range(gamma)]",
+        "still = still & np.asarray(on) & ~table.is_end[:, j - n]",
         "pass",
     ),
 }

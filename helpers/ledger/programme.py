@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from helpers import rules
+from helpers import rules, stopping
 from helpers.ledger.table import LEAST, LONGEST
 
 
@@ -117,11 +117,14 @@ def _drafts(ledger, policy):
     width = ledger.width
     drafts = np.zeros((policy.gamma + 1, len(ledger), width), bool)
     going = ledger.inside[:, :width].copy()
+    memory = None
     for n in range(policy.gamma):
         going &= (n < ledger.room) & ledger.inside[:, n : n + width]
         drafts[n] = going
         if policy.adaptive:
-            going &= np.asarray(policy.go_on(H, q_y, n))[:, n : n + width]
+            here = slice(n, n + width)
+            on, memory = stopping.decide(policy, H[:, here], q_y[:, here], n, memory)
+            going &= np.asarray(on)
     return drafts
 
 
@@ -246,16 +249,27 @@ def _drafted_on(ledger, policy, rounds, columns, tested):
 def _going_on(ledger, policy):
     """How many tokens each continuation drafts after a rejection at slot n: (γ, continuations)."""
     table = ledger.continuation_arrays
-    H = torch.from_numpy(table.H)
-    q_x = torch.from_numpy(table.q_x)
     gamma = policy.gamma
-    further = np.zeros((gamma, len(H)), int)
-    going = [~table.is_end] * gamma
-    if policy.adaptive:
-        going = [np.asarray(policy.go_on(H, q_x, j)) & ~table.is_end for j in range(gamma)]
+    steps = np.arange(gamma)
+    further = np.zeros((gamma, len(table.H)), int)
     for n in range(gamma):
+        # The block began n tokens before the rejected one: its drafts up to there are the text's.
+        before = np.maximum(table.position[:, None] - n + steps[:n], 0)
+        H = _joined(ledger, "H_q", table, before, table.H)
+        q_x = _joined(ledger, "q_y", table, before, table.q_x)
+        memory = None
         still = np.ones(len(H), bool)
-        for step in range(gamma - n - 1):
-            still = still & going[n + step][:, step]
-            further[n] += still
+        for j in range(gamma - 1):
+            on = True
+            if policy.adaptive:
+                on, memory = stopping.decide(policy, H[:, j], q_x[:, j], j, memory)
+            if j >= n:
+                still = still & np.asarray(on) & ~table.is_end[:, j - n]
+                further[n] += still
     return further
+
+
+def _joined(ledger, name, table, before, after):
+    """A column along the text, (continuations, n), then along the continuations: float32."""
+    text = ledger.padded(name)[table.answer[:, None], before]
+    return torch.from_numpy(np.concatenate([text, after], 1).astype(np.float32))
