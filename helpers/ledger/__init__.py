@@ -3,12 +3,36 @@
 `read` reads answers once with both models; everything else is computed from its tables:
 `counts` (rounds, drafts, acceptances of a rule and a policy), `speed` and its like (with intervals,
 on this machine or on `machine(c, slope)`), `match` and `front` (rules at equal savings),
-`best_gamma` (draft lengths against an oracle).
+`best_gamma` (draft lengths against an oracle), `Predicted` (speeds of methods by name, checked
+against timed answers), `speed_ups` and `region` (other machines, and where a claim holds).
 """
 
 from helpers.ledger.against_runs import check
+from helpers.ledger.dearer import (
+    ALONE,
+    COSTS,
+    PUBLISHED,
+    Claim,
+    at,
+    pair_of,
+    region,
+    spans,
+    speed_ups,
+    straight,
+    where_claims_hold,
+    with_draft_at,
+    word_at,
+)
 from helpers.ledger.lengths import best_gamma, oracle
 from helpers.ledger.matching import Family, Match, achievable, families, front, match
+from helpers.ledger.paces import (
+    Predicted,
+    Timed,
+    forward_repeats,
+    medians,
+    middle_context,
+    place,
+)
 from helpers.ledger.programme import Counts, counts
 from helpers.ledger.reading import read, written_by_target
 from helpers.ledger.speeds import (

@@ -54,13 +54,13 @@ def seconds(counts, forward, host=0.0):
     one forward of the draft, of two tokens after a block that was accepted whole.
     """
     drafted = np.arange(counts.widths.shape[1])
-    verify = counts.widths @ _time(forward, "target", drafted + 1)
-    one, two = _time(forward, "draft", np.array([1, 2]))
+    verify = counts.widths @ time_of(forward, "target", drafted + 1)
+    one, two = time_of(forward, "draft", np.array([1, 2]))
     draft = counts.frame.drafted * one + counts.frame.full * (two - one)
     return (verify + draft + host * counts.frame.rounds).to_numpy()
 
 
-def _time(forward, model, widths):
+def time_of(forward, model, widths):
     """Seconds of one forward of `widths` tokens: linear between widths, and on past the last."""
     table = forward[forward.model == model].sort_values("width")
     known = table.width.to_numpy(float)

@@ -16,6 +16,7 @@ from helpers import common, store
 from helpers.plots import (
     across_tasks,
     blocks,
+    costs,
     damage,
     entropy,
     first_picture,
@@ -33,6 +34,7 @@ FAMILIES = (
     entropy,
     selective,
     speed,
+    costs,
     damage,
     threshold,
     blocks,
