@@ -220,3 +220,21 @@ def by_task(answers, times):
         "the task's own τ, nats",
     ]
     return pd.DataFrame(lines, columns=columns)
+
+
+# ---- notebook 09 -------------------------------------------------------------------------------
+
+
+def best_elsewhere(rows, part, label):
+    """Each part's answers by the method with the best mean score in the other parts.
+
+    rows: answers of several methods; part: a value per row, such as a half of the problems. Scores
+    are averaged within tasks first. Returns rows, all with the method `label`.
+    """
+    chosen = []
+    for here in sorted(set(part)):
+        others = rows[part != here]
+        by_task = others.groupby(["method", "task"], sort=False).score.mean()
+        best = by_task.groupby("method", sort=False).mean().fillna(0.0).idxmax()
+        chosen.append(rows[(part == here) & (rows.method == best)])
+    return pd.concat(chosen).assign(method=label)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import table, table_pair
 
-from helpers import common, decoding, forks, models, rules, tasks
+from helpers import common, decoding, forks, models, rules, tables, tasks
 from helpers.methods import Fixed, Sampling, Speculative
 
 TARGET = table(120, sharp=2.0)
@@ -299,3 +299,44 @@ def test_a_branch_goes_on_as_the_target(tiny, problems):
 def test_at_temperature_0_nothing_is_rescued(tiny, problems, rows):
     places = forks.points(tiny, problems[:50], rows.head(50), sampling=Sampling(0.0))
     assert (places.tv == 0).all()
+
+
+# ---- what is said of them ----------------------------------------------------------------------
+
+
+def test_intervals_are_of_weighted_means(forked):
+    """The interval covers the truth, and has the width of the weighted mean's standard error."""
+    for tau in (GATE, np.inf):
+        part = forked[forked.H_q <= tau]
+        mean, error = weighted_mean(part.harm, part.weight)
+        found = tables.per_rescue(forked, "harm", tau)
+        assert found.estimate == pytest.approx(mean)
+        assert found.low < harm_per_rescue(terms(), tau) < found.high
+        assert found.half_width == pytest.approx(1.96 * error, rel=0.25)
+
+
+def test_harm_per_answer_is_rescues_times_harm(forked, places):
+    """Its truth is what a rule loses that is relaxed at one position, summed over positions."""
+    expected = places.groupby("problem_id").tv.sum()
+    found = tables.per_answer(forked, "harm", expected)
+    assert found.estimate == pytest.approx(
+        expected.mean() * tables.per_rescue(forked, "harm").estimate
+    )
+    assert found.low < sum(weight * harm for weight, _, _, harm in terms()) < found.high
+
+
+def test_the_two_sides_are_compared_above_minus_below(forked):
+    above = [term for term in terms() if term[1] > GATE]
+    truth = harm_per_rescue(above) - harm_per_rescue(terms(), GATE)
+    found = tables.safer_below(forked, "harm", GATE)
+    assert found.low < truth < found.high and abs(truth) > 0.1
+
+
+def test_few_or_ungraded_forks_give_a_reason_and_no_number(forked):
+    few = forked.head(3)
+    ungraded = forked.assign(harm=np.nan)
+    for part in (few, ungraded, forked.head(0)):
+        assert tables.per_rescue(part, "harm").missing == "too few graded forks"
+        assert tables.safer_below(part, "harm", GATE).missing
+        expected = pd.Series(0.1, forked.problem_id.unique())
+        assert tables.per_answer(part, "harm", expected).missing

@@ -4,12 +4,13 @@ import itertools
 import math
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from conftest import table, table_pair
 from scipy.stats import chisquare
 
-from helpers import decoding, rules, tasks
+from helpers import decoding, rules, tables, tasks
 from helpers.decoding import routed as routed_module
 from helpers.decoding import stepwise as stepwise_module
 from helpers.methods import Autoregressive, Glimpse, Routed, Sampling
@@ -257,3 +258,26 @@ def test_bad_input_is_one_sentence(make, words):
 
 def test_the_window_holds_every_end():
     assert all(len(end) < stepwise_module.WINDOW for end in Glimpse().ends)
+
+
+# ---- the best single expert --------------------------------------------------------------------
+
+
+def test_the_best_single_expert_is_chosen_elsewhere():
+    """Each half's answers are those of the expert that is best in the other half, tasks alike."""
+    answers = [
+        ("one", "a/0", 0.5),
+        ("one", "b/0", 1.0),
+        ("two", "b/0", 0.5),
+        *[("two", "a/0", 0.8)] * 50,  # many problems of a task must not outvote another task
+        ("one", "a/1", 0.2),
+        ("two", "a/1", 0.6),
+    ]
+    rows = pd.DataFrame(answers, columns=["method", "problem_id", "score"])
+    rows = rows.assign(task=rows.problem_id.str[0])
+    half = rows.problem_id.str[-1].astype(int)
+    chosen = tables.best_elsewhere(rows, half, "best")
+    assert set(chosen.method) == {"best"}
+    by_half = dict(list(chosen.groupby(chosen.problem_id.str[-1].astype(int))))
+    assert by_half[1].score.tolist() == [0.2]  # "one" is best in half 0
+    assert len(by_half[0]) == 51  # and "two" in half 1

@@ -10,6 +10,6 @@ from helpers.plots.drawing import draw, redraw
 from helpers.plots.entropy import answer_entropy, divergence_curve, signal_roc
 from helpers.plots.first_picture import two_rules
 from helpers.plots.selective import selective_curve
-from helpers.plots.speakers import confusion, strip
+from helpers.plots.speakers import confusion, routers, strip
 from helpers.plots.speed import PANELS, benchmark, gamma_speed, growth, race
 from helpers.plots.threshold import CONTROLS, control_curves, matched, pareto_front, tau_lines

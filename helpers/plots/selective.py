@@ -5,6 +5,8 @@ from matplotlib.ticker import PercentFormatter
 
 from helpers.plots.style import band, method_looks, point
 
+CONTROLS = ("random", "periodic")
+
 
 def selective_curve(curves, ends, marked):
     """Accuracy against the target's share of tokens.
@@ -19,7 +21,7 @@ def selective_curve(curves, ends, marked):
         points = sorted(points, key=lambda p: p[0])
         shares = [share for share, _ in points]
         intervals = [interval for _, interval in points]
-        dash = "-" if name == "Selective" else "--"
+        dash = "--" if name in CONTROLS else "-"
         band(ax, shares, intervals, name, looks[name], linestyle=dash)
         top = max(top, *(interval.high for interval in intervals))
     for label, (share, interval) in ends.items():

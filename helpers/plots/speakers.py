@@ -2,8 +2,49 @@
 
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.lines import Line2D
 
-from helpers.plots.style import speaker_colours, speakers_of, text_on
+from helpers.plots.style import METHODS, bar, method_looks, speaker_colours, speakers_of, text_on
+
+
+def routers(panels):
+    """What routers and their rivals reach on each task: a panel per measure, tasks down the side.
+
+    panels: title -> method -> {task: Interval}. A task without a score leaves its place empty.
+    """
+    methods = list(dict.fromkeys(method for measured in panels.values() for method in measured))
+    measures = [intervals for measured in panels.values() for intervals in measured.values()]
+    tasks = list(dict.fromkeys(task for intervals in measures for task in intervals))
+    styles = {}
+    for method, look in method_looks(methods).items():
+        filling = look.colour if method in METHODS else "white"
+        styles[method] = {"color": look.colour, "marker": look.marker, "mfc": filling}
+    # As many methods stand one below the other in each task, with a gap between tasks.
+    step = 0.76 / max(1, len(methods) - 1)
+    size = (4.6 * len(panels) + 0.6, 0.95 * len(tasks) + 1.7)
+    fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    for ax, (title, measured) in zip(axes[0], panels.items()):
+        for method, intervals in measured.items():
+            below = step * methods.index(method) - 0.38
+            for task, interval in intervals.items():
+                ax.errorbar(
+                    interval.estimate,
+                    tasks.index(task) + below,
+                    xerr=bar(interval),
+                    linestyle="none",
+                    capsize=2,
+                    markersize=6,
+                    elinewidth=1.4,
+                    **styles[method],
+                )
+        for edge in range(1, len(tasks)):
+            ax.axhline(edge - 0.5, color="#cccccc", linewidth=1)
+        ax.set(title=title, yticks=range(len(tasks)), yticklabels=tasks)
+        ax.set_ylim(len(tasks) - 0.5, -0.5)
+        ax.grid(axis="y", visible=False)
+    handles = [Line2D([], [], linestyle="none", label=m, **style) for m, style in styles.items()]
+    fig.legend(handles=handles, loc="outside lower center", ncols=4)
+    return fig
 
 
 def confusion(shares):

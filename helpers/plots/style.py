@@ -29,6 +29,7 @@ METHODS = {
     "SP_entropy+dyn": Look("#CC79A7", "P"),
     "SP_aggressive": Look("#E69F00", "X"),
     "Routed": Look("#B8A900", "*"),
+    "GlimpRouter": Look("#661100", "p"),
     "random": Look("#888888", "x"),
     "periodic": Look("#BBBBBB", "+"),
 }
