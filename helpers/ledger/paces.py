@@ -13,7 +13,7 @@ import torch
 from helpers import stats
 from helpers.decoding.batch import synchronise
 from helpers.ledger.programme import counts
-from helpers.ledger.speeds import alone, time_of
+from helpers.ledger.speeds import alone, calls_saved_share, time_of
 from helpers.ledger.table import LONGEST
 from helpers.methods import Autoregressive
 
@@ -170,6 +170,10 @@ class Predicted:
         """Tokens per target call. Returns Interval."""
         return self._share(label, "emitted", "rounds")
 
+    def calls_saved(self, label, baseline):
+        """Share of a baseline's target calls per token that is saved. Returns Interval."""
+        return calls_saved_share(self.counts[label], self.counts[baseline])
+
     def against(self, times):
         """How well timed answers agree with what was predicted for their problems.
 
@@ -264,3 +268,8 @@ class Timed:
     def tokens_per_round(self, label):
         """Tokens per target call. Returns Interval."""
         return stats.ratio(self.times, "n_tokens", "target_calls", label)
+
+    def calls_saved(self, label, baseline):
+        """Share of a baseline's target calls per token that is saved. Returns Interval."""
+        per_call = stats.speed_up(self.times, label, baseline, bottom="target_calls")
+        return per_call.through(lambda ratio: 1 - 1 / max(ratio, 1e-9))
