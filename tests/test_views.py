@@ -1,5 +1,6 @@
 """The views without a browser: deciding again, escaping, static rendering, live runs."""
 
+import asyncio
 import re
 import threading
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ import torch
 from conftest import table, table_pair
 from matplotlib.colors import to_hex
 
-from helpers import experiments, models, plots, probes, rules, tasks, views
+from helpers import experiments, ledger, models, plots, probes, rules, tasks, views
 from helpers.decoding import decode
 from helpers.methods import EntropyStop, Fixed, Routed, Sampling, Speculative, SqrtEntropyStop
 from helpers.plots import style
-from helpers.stats import Interval
-from helpers.views import cells, charts, controls, deciding, live_view, static, strips
+from helpers.stats import Interval, proportion
+from helpers.views import cells, charts, controls, deciding, live_view, static, strips, sweeping
 from helpers.views.controls import TOP
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -361,10 +362,17 @@ def routing_view(traces, pair, problems):
     return views.routing(trace, pair, problems, tau=0.4)
 
 
+def ledger_view(traces, pair, problems, **begin):
+    """The sweep of a ledger of the target's answers."""
+    book = ledger.written_by_target(pair, problems, (0, 1), rules={"half": Half()})
+    return views.sweep(book, ledger.machine(0.1, 0.05), **begin)
+
+
 VIEWS = {
     "anatomy": lambda traces, pair, problems: views.anatomy(traces, pair, problems),
     "live": lambda traces, pair, problems: views.live(pair, problems, max_new_tokens=12),
     "sweep": sweep_view,
+    "ledger": ledger_view,
     "routing": routing_view,
 }
 
@@ -467,6 +475,160 @@ def test_the_sweep_moves_cursor_numbers_and_examples(traces, pocket, problems):
         assert f"τ = {tau:g} nats: accept ratio {ratio:.3f}" in canvas.status
         assert not canvas.failed
     assert all(len(set(values)) == 3 for values in zip(*states))
+
+
+# ---- the sweep over a ledger -------------------------------------------------------------------
+
+COUNTED = (
+    (rules.SP_entropy(1.0), Fixed(4)),
+    (rules.Gated(0.5, gate="random"), Fixed(8)),
+    (rules.Gated(np.inf, rules.Lenience(0.5)), EntropyStop(12, 0.4)),
+    (rules.Gated(0.9, rules.ACCEPT_ALL, "max_prob"), SqrtEntropyStop(6)),
+)
+
+
+@pytest.fixture(scope="module")
+def book(pocket):
+    """A ledger of 80 answers of the target."""
+    return ledger.written_by_target(pocket, tasks.load("pocket-arithmetic", 40), (0, 1))
+
+
+@pytest.mark.parametrize("rule, policy", COUNTED)
+def test_the_sweeps_numbers_are_the_ledgers(book, rule, policy):
+    """Speeds on any machine without a bootstrap, from three sums per problem."""
+    counted = sweeping.Book(book, rule, policy)
+    values = counted.rules.controls().begin, counted.policies.controls().begin
+    assert counted.rules.read(*values[0]) == rule
+    counts = ledger.counts(book, rule, policy)
+    strict = ledger.counts(book, rules.STRICT, policy)
+    for c, slope in ((0.02, 0.0), (0.4, 0.1)):
+        numbers = counted.numbers(*values, c, slope)
+        here = ledger.machine(c, slope)
+        alone = ledger.alone(book, "target")
+        for mine, other in ((numbers.speed, alone), (numbers.over_sp, strict)):
+            usual = ledger.speed_ratio(counts, other, here)
+            assert mine.estimate == pytest.approx(usual.estimate)
+            assert mine.half_width == pytest.approx(usual.half_width, rel=0.25)
+        assert numbers.saved == pytest.approx(ledger.calls_saved_share(counts, strict).estimate)
+        assert numbers.accept == pytest.approx(counts.accept_ratio)
+        assert numbers.kl == pytest.approx(ledger.kl_per_token(counts).estimate)
+        assert numbers.tv == pytest.approx(ledger.tv_per_token(counts).estimate)
+
+
+def test_as_many_answers_hold_a_rescue_as_the_sweep_expects(pocket, book):
+    rule = rules.Gated(np.inf, rules.ACCEPT_ALL)
+    counted = sweeping.Book(book, rule, Fixed(4))
+    values = counted.rules.controls().begin, counted.policies.controls().begin
+    expected = counted.numbers(*values, 0.1, 0.0).rescued
+    chosen = tasks.load("pocket-arithmetic", 40)
+    rows, _ = experiments.run(pocket, [Speculative(rule)], chosen, (0, 1, 2), trace=True)
+    found = proportion(int((rows.rescued > 0).sum()), len(rows), level=0.999)
+    assert 0.1 < found.low <= expected <= found.high < 1
+
+
+def moved(by_name, name, value):
+    """What the sweep says after a control was moved: the numbers of both lanes, in words."""
+    by_name[name].value = value
+    canvas = by_name["canvas"]
+    assert not canvas.failed, canvas.status
+    return canvas.lanes[0]["title"], canvas.lanes[0]["summary"], canvas.lanes[1]["summary"]
+
+
+def test_every_control_of_the_sweep_moves_what_it_should(traces, pocket, problems):
+    by_name = controls_of(ledger_view(traces, pocket, problems).widget)
+    canvas = by_name["canvas"]
+    assert all(
+        control.continuous_update
+        for control in by_name.values()
+        if "Slider" in type(control).__name__
+    )
+    first = canvas.lanes[0]["summary"], canvas.lanes[1]["summary"]
+    picture = canvas.picture
+
+    title, own, strict = moved(by_name, "τ", TOP)
+    assert title.startswith("√ everywhere; draft fixed γ, γ = 4")
+    assert own != first[0]
+    assert strict == first[1]  # SP has no τ
+    cursors = [
+        re.search(r'class="cursor" d="M([\d.]+)', p).group(1) for p in (picture, canvas.picture)
+    ]
+    assert float(cursors[1]) > float(cursors[0])
+
+    _, dear, dear_strict = moved(by_name, "draft cost c", 0.5)
+    assert dear.split(" · ")[3:] == own.split(" · ")[3:]  # savings and harm are no machine's
+    assert dear.split(" · ")[0] != own.split(" · ")[0]
+    assert dear_strict != strict
+    _, slow, _ = moved(by_name, "verify slope", 0.4)
+    assert float(slow.split(" ")[0]) < float(dear.split(" ")[0])
+    _, _, longer = moved(by_name, "γ", 12)
+    assert longer.split("accept ratio")[1] < dear_strict.split("accept ratio")[1]
+
+    title, *_ = moved(by_name, "draft", "stop where H(q) > threshold")
+    assert "stop where H(q) > 1, γ = 12" in title
+    assert moved(by_name, "threshold", 0.2)[2] != moved(by_name, "threshold", 2.0)[2]
+
+
+def test_the_sweep_knows_every_gate_and_rule_of_its_menus(traces, pocket, problems):
+    by_name = controls_of(ledger_view(traces, pocket, problems).widget)
+    said = set()
+    for kind in by_name["rule"].options:
+        by_name["rule"].value = kind
+        for gate, (_, top) in sweeping.GATES.items():
+            said.add(moved(by_name, "relaxed at", gate)[0])
+            assert by_name["τ"].max == top
+    kinds = set(by_name["rule"].options)
+    assert kinds == {*sweeping.KINDS, "half"}
+    # "power β" begins at the √
+    assert len(said) == (len(kinds) - 1) * len(sweeping.GATES)
+
+    moved(by_name, "relaxed at", "random share τ")
+    moved(by_name, "rule", "power β")
+    title, *_ = moved(by_name, "β or ℓ", 0.86)
+    assert title.startswith("power β = 0.9 at random")  # the nearest that the ledger keeps
+    moved(by_name, "rule", "clip ℓ")
+    assert "no certificate" in by_name["canvas"].lanes[0]["summary"]
+
+
+def test_a_line_of_the_sweep_is_whole_when_the_controls_rest(traces, pocket, problems):
+    """Within a lab's loop the numbers come first, and the line when there is time."""
+
+    async def drag():
+        view = ledger_view(traces, pocket, problems)
+        by_name = controls_of(view.widget)
+        canvas = by_name["canvas"]
+        points = len(sweeping.NATS)
+        seen = []
+        for gamma in (6, 7, 8):
+            by_name["γ"].value = gamma
+            assert f"γ = {gamma}" in canvas.lanes[0]["title"]
+            seen.append(canvas.picture.count('r="3"'))
+        assert seen == [4, 4, 4]  # one point in each of the four panels
+        await asyncio.wait_for(whole(canvas, 4 * points), 20)
+
+    async def whole(canvas, points):
+        while canvas.picture.count('r="3"') < points:
+            await asyncio.sleep(0.02)
+
+    asyncio.run(drag())
+
+
+@pytest.mark.parametrize("rule", [Half(), rules.Gated(0.4, Half()), Both(), rules.Clip(0.5)])
+def test_a_sweep_begins_at_any_rule_and_comes_back_to_it(traces, pocket, problems, rule):
+    named = {"half": Half(), "both": Both()}
+    book = ledger.written_by_target(pocket, problems, (0, 1), rules=named)
+    view = views.sweep(book, ledger.machine(0.1, 0.05), rule=rule)
+    assert escape(deciding.describe(rule)) in view.html
+    by_name = controls_of(view.widget)
+    first = by_name["canvas"].lanes[0]
+    own = by_name["rule"].value
+    assert moved(by_name, "rule", "√")[0] != first["title"]
+    assert moved(by_name, "rule", own)[:2] == (first["title"], first["summary"])
+
+
+def test_a_sweep_needs_two_problems(pocket, problems):
+    book = ledger.written_by_target(pocket, problems[:1], (0, 1))
+    with pytest.raises(ValueError, match="answers to at least 2 problems; the ledger has 1"):
+        views.sweep(book, ledger.machine(0.1))
 
 
 def test_routing_says_who_spoke(traces, pocket):

@@ -177,12 +177,18 @@ class PolicyChoice:
                 return name
         return type(self.policy).__name__
 
+    @property
+    def settings(self):
+        """A name in the menu -> (its usual threshold or None, whether the slider moves it)."""
+        settings = {self.kind: (None, False)}
+        for name, (policy_class, field) in POLICIES.items():
+            settings[name] = (getattr(policy_class(), field, None), bool(field))
+        return settings
+
     def controls(self):
         """The three of them in a row."""
         kind = self.kind
-        settings = {kind: (None, False)}
-        for name, (policy_class, field) in POLICIES.items():
-            settings[name] = (getattr(policy_class(), field, None), bool(field))
+        settings = self.settings
         names = list(dict.fromkeys([*POLICIES, kind]))
         gamma = self.policy.gamma
         _, field = POLICIES.get(kind, (None, ""))

@@ -59,6 +59,12 @@ lines = {
 }
 views.sweep(taus, lines, trace, pair, chosen=1.0, problems=problems)
 """
+LEDGER = """
+from helpers import ledger
+
+book = ledger.written_by_target(pair, tasks.load("pocket-arithmetic", 100), (0, 1))
+views.sweep(book, experiments.forward_times(pair, widths=(1, 2, 5)))
+"""
 ROUTING = """
 _, routed = experiments.run(pair, [Routed(0.3, 0.8)], problems, trace=True)
 views.routing(routed, pair, problems, tau=0.3)
@@ -94,6 +100,7 @@ BOOKS = {
     "anatomy": [SETUP, "views.anatomy(trace, pair, problems, tau=1.0)"],
     "live": [SETUP, "views.live(pair, problems, gates[2])"],
     "sweep": [SETUP, SWEEP],
+    "ledger": [SETUP, LEDGER],
     "routing": [SETUP, ROUTING],
     "own": [SETUP, OWN_RULE],
     "evil": [SETUP, EVIL_ANATOMY, EVIL_LIVE],
@@ -222,6 +229,10 @@ LAST_TITLE_HAS = (
     "words => [...document.querySelectorAll('.sp-title')].at(-1).innerText.includes(words)"
 )
 STATUS_BEGINS = "words => document.querySelector('.sp-status').innerText.startsWith(words)"
+LINE_IS_WHOLE = (
+    "points => decodeURIComponent(document.querySelector('.sp-picture').src)"
+    ".split('r=\"3\"').length > points"
+)
 TOO_WIDE = (
     "[...document.querySelectorAll('.sp-view')]"
     ".some(view => view.scrollWidth > view.clientWidth + 2)"
@@ -452,6 +463,39 @@ def test_sweep(opened):
     assert "recorded at τ = 2" in tab.text(".sp-lane .sp-title")
     assert picture.get_attribute("alt").startswith("τ = 2 nats")
     tab.picture("sweep")
+    tab.fine()
+
+
+def test_a_sweep_over_a_ledger_answers_while_it_is_dragged(opened):
+    tab = opened("ledger")
+    tab.until("() => document.querySelector('.sp-picture')?.src", timeout=120_000)
+    assert tab.text(".sp-lane .sp-title", 0).startswith("√ where H(q) ≤ 1 nats")
+    before = tab.page.locator(".sp-picture").get_attribute("src")
+
+    handle = tab.slider("τ").bounding_box()
+    x = handle["x"] + handle["width"] / 2
+    y = handle["y"] + handle["height"] / 2
+    tab.page.mouse.move(x, y)
+    tab.page.mouse.down()
+    tab.page.mouse.move(x + 30, y, steps=6)
+    tab.until("before => document.querySelector('.sp-picture').src !== before", before)
+    assert not tab.text(".sp-lane .sp-title", 0).startswith("√ where H(q) ≤ 1 nats")
+    tab.page.mouse.up()
+
+    speed = tab.text(".sp-lane .sp-summary")
+    tab.slider("draft cost c").focus()
+    tab.page.keyboard.press("ArrowRight")
+    tab.changed(".sp-lane .sp-summary", speed)
+
+    # A γ that was never counted: the numbers come at once, the line of 12 points follows.
+    tab.slider("γ").focus()
+    tab.page.keyboard.press("ArrowRight")
+    tab.until(LAST_TITLE_HAS, "γ = 5")
+    tab.until(LINE_IS_WHOLE, 4 * 12)
+    tab.choose("rule", "clip ℓ")
+    tab.until("() => document.querySelector('.sp-lane').innerText.includes('no certificate')")
+    tab.until(LINE_IS_WHOLE, 3 * 12)
+    tab.picture("ledger")
     tab.fine()
 
 
