@@ -11,8 +11,8 @@ from conftest import ROOT
 LAYERS = [
     {"common", "rules", "stats"},
     {"store", "methods", "registration"},
-    {"models", "tasks", "plots", "stopping", "learned"},
-    {"decoding"},
+    {"models", "tasks", "plots", "stopping"},
+    {"decoding", "learned"},
     {"experiments"},
     {"probes"},
     {"conversations", "tables", "ledger", "forks"},

@@ -174,10 +174,12 @@ def verify(rule, block, scores, batch, sampling):
     # Slot j is accepted when u_j < a(x_j): for the strict rule a(x) = min(1, p(x) / q(x)), for the
     # pilot's relaxed one min(1, sqrt(p(x) / q(x))). The accepted prefix ends at the first failure.
     a = rules.accept_prob(rule, p_x, q_x, signals)
+    strict = None
+    if batch.tracing or hasattr(rule, "look_ahead"):
+        strict = accepts(rules.STRICT.accept(p_x, q_x), u[:, :g, ACCEPT])
     ok = accepts(a, u[:, :g, ACCEPT]) & inside
     if hasattr(rule, "look_ahead"):
-        native = accepts(rules.STRICT.accept(p_x, q_x), u[:, :g, ACCEPT])
-        ok = rule.look_ahead(ok, native, inside) & inside
+        ok = rule.look_ahead(ok, strict, inside) & inside
     n = ok.long().cumprod(1).sum(1)
 
     # After a rejection the replacement is drawn from the residual, norm((p - q)+) for most rules,
@@ -191,7 +193,6 @@ def verify(rule, block, scores, batch, sampling):
     next_token = sample(torch.where(whole, p_next, replaced), u[row, n, REPLACE])
     if not batch.tracing:
         return n, next_token, {}
-    strict = accepts(rules.STRICT.accept(p_x, q_x), u[:, :g, ACCEPT])
     columns = {
         "token": block.tokens,
         "H_q": block.H,
