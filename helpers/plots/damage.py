@@ -106,7 +106,7 @@ def rescue_harm(gates, harm, placebo, answers):
         title="What all of an answer's rescues cost",
     )
     for ax in (left, right):
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
         ax.grid(axis="x", visible=False)
     handles, names = right.get_legend_handles_labels()
     right.legend(handles, names, loc="upper left")
