@@ -2,6 +2,7 @@
 PAIR ?= pocket
 NOTEBOOKS ?=
 PARAMS ?=
+TASK ?=
 RUN ?=
 DEVICE ?=
 # The first of these that is there and new enough.
@@ -15,12 +16,13 @@ READY := $(VENV)/.ready
 export DEVICE
 export JUPYTER_PREFER_ENV_PATH := 1
 .DELETE_ON_ERROR:
-.PHONY: help setup all lint test test-browser lab figures fidelity bench gpu pocket models readme test-vllm clean
+.PHONY: help setup all advise lint test test-browser lab figures fidelity bench gpu pocket models readme test-vllm clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo 'all takes PAIR=, NOTEBOOKS="01 03", PARAMS="-p name value" and RUN=name; bench takes PAIR=;'
-	@echo 'both take DEVICE=cpu. Every other setting is in helpers/README.md.'
+	@echo 'advise takes PAIR=, TASK=, RUN= and PARAMS="--problems 50 --temperature 0.7 ...";'
+	@echo 'all three take DEVICE=cpu. Every other setting is in helpers/README.md.'
 
 $(READY): requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer was found; install one" \
@@ -38,6 +40,9 @@ all: $(READY)  ## execute every notebook in order, in place, fill in the tables,
 	@status=0; $(PY) -m helpers.make.notebooks --pair "$(PAIR)" --only "$(NOTEBOOKS)" \
 	  --run "$(RUN)" $(PARAMS) || status=$$?; \
 	$(PY) -m helpers.make.readme && exit $$status
+
+advise: $(READY)  ## what to deploy for a pair, a task and this machine (PAIR=, TASK=)
+	$(PY) -m helpers.make.advise --pair "$(PAIR)" --task "$(TASK)" --run "$(RUN)" $(PARAMS)
 
 lint: $(READY)  ## line lengths, names and formatting
 	$(PY) -m ruff format --check .

@@ -18,7 +18,7 @@ OUT = Path(os.environ.get("SP_OUT") or ROOT).absolute()
 CACHE = Path(os.environ.get("SP_CACHE") or DATA / "cache").absolute()
 MODELS = Path(os.environ.get("SP_MODELS") or DATA / "models").absolute()
 # What lies beside the folders of a pair's runs.
-TAKEN = ("figures", "notebooks")
+TAKEN = ("figures", "notebooks", "advice")
 
 
 def figures(pair):
