@@ -59,15 +59,34 @@ def test_a_variant_of_a_method_has_its_colour_and_a_hollow_marker():
     assert plain.get_markerfacecolor() != own.get_markerfacecolor()
 
 
-def test_one_block_length_still_shows_its_intervals_and_its_limits():
+def test_one_block_length_still_shows_its_intervals_and_what_was_timed():
     methods = ("SP", "SP_entropy")
     curves = {method: [(4, Interval(10.0, 8.0, 12.0, 10))] for method in methods}
-    limit = {method: [(4, 11.0)] for method in methods}
-    (ax,) = plots.gamma_speed(curves, limit).axes
+    timed = {method: (4, Interval(9.0, 7.0, 11.0, 10)) for method in methods}
+    (ax,) = plots.gamma_speed(curves, timed).axes
+    assert len(ax.containers) == 4
+    assert len({bars.lines[0].get_xdata()[0] for bars in ax.containers}) == 4
+    hollow = [bars for bars in ax.containers if bars.get_label().endswith("timed")]
+    assert [bars.lines[0].get_markerfacecolor() for bars in hollow] == ["white", "white"]
+    (ax,) = plots.gamma_speed(curves, {}).axes
     assert len(ax.containers) == 2
-    assert len({bars.lines[0].get_xdata()[0] for bars in ax.containers}) == 2
-    limits = [line for line in ax.lines if line.get_label().endswith("cost model")]
-    assert [line.get_marker() for line in limits] == ["_", "_"]
+
+
+def test_the_map_of_costs_has_a_bar_for_each_machine_and_marks_this_one():
+    x = np.geomspace(0.005, 1, 5)
+    part = pd.DataFrame({"x": x, "ratio": 1 / x, "low": 0.9 / x, "high": 1.1 / x})
+    lines = pd.concat([part.assign(method=name) for name in ("SP", "SP+dyn")])
+    found = {"holds": [(0.005, 0.1)], "undecided": [(0.005, 0.2), (0.5, 1.0)]}
+    claims = {"a claim": {"free": found, "dear": {"holds": [], "undecided": []}}}
+    published = {"small + large": (0.05, 0.2)}
+    top, bottom = plots.dearer(lines, claims, 0.16, published).axes
+    bars = {(bar.get_x(), round(bar.get_width(), 9)) for bar in bottom.patches}
+    assert bars == {(0.005, 0.995), (0.005, 0.195), (0.5, 0.5), (0.005, 0.095)}
+    assert len(bottom.patches) == 5  # "dear" has its background alone
+    assert [tick.get_text() for tick in bottom.get_yticklabels()] == ["free", "dear"]
+    assert all(0.16 in line.get_xdata() for line in (top.lines[-1], bottom.lines[-1]))
+    colours = [line.get_color() for line in top.lines[:2]]
+    assert colours == [style.METHODS["SP"].colour, style.METHODS["SP_entropy+dyn"].colour]
 
 
 # ---- labels that stand in no table -------------------------------------------------------------
@@ -142,11 +161,14 @@ def test_methods_of_ones_own_have_columns_and_curves_that_can_be_told_apart():
     assert len({patch.get_facecolor() for patch in fig.axes[0].patches}) == 3
 
     curves = {method: [(gamma, SOME) for gamma in (1, 2, 4, 8)] for method in methods}
-    limit = {method: [(gamma, 1.0) for gamma in (1, 2, 4, 8)] for method in methods}
-    (ax,) = plots.gamma_speed(curves, limit).axes
-    colours = {line.get_label(): line.get_color() for line in ax.lines}
+    timed = dict.fromkeys(methods, (4, SOME))
+    (ax,) = plots.gamma_speed(curves, timed).axes
+    colours = {
+        line.get_label(): line.get_color() for line in ax.lines if "_" not in line.get_label()
+    }
     assert len(set(colours.values())) == 3
-    assert all(colours[method] == colours[f"{method}: cost model"] for method in methods)
+    for bars in ax.containers:
+        assert bars.lines[0].get_color() == colours[bars.get_label().removesuffix(": timed")]
 
 
 def test_a_third_rule_stands_beside_the_other_two():
@@ -158,6 +180,33 @@ def test_a_third_rule_stands_beside_the_other_two():
     assert x == pytest.approx([-0.24, 0, 0.24, 0.76, 1, 1.24])
     left_colours = {line.get_color() for line in left.lines}
     assert left_colours == {bars.lines[0].get_color() for bars in right.containers}
+
+
+def test_shares_of_a_gain_stand_in_the_line_of_their_policy():
+    shares = {"SP": {"a": SOME, "b": SOME}, "half": {"b": SOME}}
+    (ax,) = plots.gain_shares(shares).axes
+    y = [bars.lines[0].get_ydata()[0] for bars in ax.containers]
+    assert y == pytest.approx([-0.11, 0.89, 1.11])
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a", "b"]
+
+
+def test_machines_are_marked_where_they_are():
+    table = pd.DataFrame({"x": [0.01, 0.1, 1.0], "ratio": [1.2, 1.1, 0.9]})
+    table = table.assign(low=table.ratio - 0.1, high=table.ratio + 0.1)
+    both = pd.concat([table.assign(method=name) for name in ("SP_aggressive", "mine")])
+    (ax,) = plots.over_costs(both, 0.05, {"0.5B + 7B": (0.06, 0.3)}, "a ratio").axes
+    drawn = {line.get_label(): list(line.get_xdata()) for line in ax.lines}
+    assert drawn["SP_aggressive"] == drawn["mine"] == [0.01, 0.1, 1.0]
+    assert drawn["this machine"] == [0.05, 0.05]
+    assert [0.06, 0.3] in drawn.values()
+    assert [text.get_text() for text in ax.texts] == ["0.5B + 7B"]
+
+
+def test_runs_beside_a_ledger_have_a_point_per_gamma_and_rule():
+    curves = {name: [(gamma, SOME) for gamma in (2, 4, 8)] for name in ("SP", "half")}
+    (ax,) = plots.first_order(curves).axes
+    assert len(ax.containers) == 6
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["SP", "half"]
 
 
 def test_a_signal_or_a_quantile_more_than_usual_is_drawn():

@@ -10,7 +10,6 @@ import pandas as pd
 from helpers import stats
 from helpers.ledger import speeds
 from helpers.ledger.programme import Counts
-from helpers.stopping import Calibration
 
 # ---- counts of direct runs ---------------------------------------------------------------------
 
@@ -66,22 +65,6 @@ def _gaps(rows, by_target):
     return widths
 
 
-# ---- calibrated on other texts -----------------------------------------------------------------
-
-
-def calibrate(ledger, knots=12):
-    """Acceptance of a drafted token by the draft's entropy at it, on the texts of a ledger.
-
-    Means of H(q) and of 1 - δ over positions in as many groups of rising entropy. Use it on other
-    texts than these. Returns stopping.Calibration.
-    """
-    ranked = ledger.positions.sort_values("H_q")[["H_q", "tv"]].astype(float)
-    groups = np.array_split(ranked.to_numpy(), min(knots, len(ranked)))
-    means = pd.DataFrame([group.mean(0) for group in groups], columns=["H", "tv"])
-    means = means.drop_duplicates("H")
-    return Calibration(tuple(means.H), tuple(1 - means.tv))
-
-
 # ---- against an oracle, on other machines, against runs ----------------------------------------
 
 
@@ -100,9 +83,11 @@ def share_of_gain(counts, fixed, oracle, forward):
     def share(means):
         per_second = means[..., 0::2] / means[..., 1::2]
         gain = per_second[..., 2] - per_second[..., 1]
+        # a draw of problems in which the oracle gains nothing says nothing of shares
+        gain = np.where(gain > 0, gain, np.nan)
         return (per_second[..., 0] - per_second[..., 1]) / gain
 
-    if not share(table.to_numpy().mean(0)[None])[0] < np.inf:
+    if np.isnan(share(table.to_numpy().mean(0))):
         return stats.nothing("nothing to gain")
     return stats.bootstrap(table, share)
 

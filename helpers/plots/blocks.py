@@ -7,6 +7,8 @@ from matplotlib.ticker import PercentFormatter
 
 from helpers.plots.style import bands, bar, method_looks, point
 
+COSTS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # named on the axis of a draft's cost
+
 
 def policies(static, dynamic):
     """Tokens per second over gamma, and of each policy at its tuned setting.
@@ -36,6 +38,73 @@ def policies(static, dynamic):
     right.set(xticks=range(len(names)), title="Each policy, tuned on other problems")
     right.set_xticklabels([name.replace(" ", "\n", 1) for name in names], fontsize=9.5)
     left.set_ylim(0, 1.1 * top)
+    return fig
+
+
+def gain_shares(shares):
+    """What part of the oracle's gain over the best fixed gamma every policy reaches.
+
+    shares: rule -> {policy: Interval}; 0 is the best fixed gamma, 1 the oracle.
+    """
+    looks = method_looks(shares)
+    names = list(dict.fromkeys(name for by_policy in shares.values() for name in by_policy))
+    fig, ax = plt.subplots(figsize=(8.5, 1.6 + 0.48 * len(names)))
+    for k, (rule, by_policy) in enumerate(shares.items()):
+        offset = 0.22 * (k - (len(shares) - 1) / 2)
+        for i, (name, interval) in enumerate(by_policy.items()):
+            ax.errorbar(
+                interval.estimate,
+                names.index(name) + offset,
+                xerr=bar(interval),
+                color=looks[rule].colour,
+                fmt=looks[rule].marker,
+                capsize=4,
+                label=rule if i == 0 else None,
+            )
+    ax.axvline(0, color="black", linewidth=1)
+    ax.axvline(1, color="black", linewidth=1, linestyle=":")
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.set(
+        yticks=range(len(names)),
+        yticklabels=names,
+        ylim=(len(names) - 0.4, -0.6),
+        xlabel="share of the gain, 0 % = best fixed γ, 100 % = the oracle",
+        title="How much of the oracle's gain each policy reaches",
+    )
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(shares))
+    return fig
+
+
+def over_costs(table, here, published, ylabel):
+    """Speed against a baseline over what the draft costs, with machines marked.
+
+    table: x, method, baseline, ratio, low, high (judging.over_machines); here: this machine's c;
+    published: pair of models -> (c by parameters, c as measured on a GPU).
+    """
+    fig, ax = plt.subplots(figsize=(9, 5.2))
+    looks = method_looks(table.method.unique())
+    for label, part in table.groupby("method", sort=False):
+        colour = looks[label].colour
+        ax.fill_between(part.x, part.low, part.high, color=colour, alpha=0.2, linewidth=0)
+        ax.plot(part.x, part.ratio, color=colour, label=label)
+    ax.axhline(1, color="black", linewidth=1)
+    ax.axvline(here, color="#555555", linewidth=1.5, linestyle="--", label="this machine")
+    for i, (name, (low, high)) in enumerate(published.items()):
+        across = ax.get_xaxis_transform()
+        height = 0.97 - 0.09 * i
+        ax.plot([low, high], [height] * 2, transform=across, color="#777777", marker="|", lw=1.5)
+        ax.text(low * 0.93, height, name, transform=across, ha="right", va="center", fontsize=10)
+    bottom, top = ax.get_ylim()
+    ax.set(
+        xscale="log",
+        xticks=COSTS,
+        xticklabels=[f"{c:g}" for c in COSTS],
+        xlabel="c, one forward of the draft ÷ one of the target (bars: by size to by measurement)",
+        ylabel=ylabel,
+        ylim=(bottom, top + 0.22 * (top - bottom)),
+    )
+    ax.minorticks_off()
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(looks) + 1)
     return fig
 
 
@@ -97,6 +166,29 @@ def aggressive(speed, accuracy, rivals):
         loc="outside lower center",
         ncols=len(speed) + len(rivals),
     )
+    return fig
+
+
+def first_order(curves):
+    """Tokens per round of runs by those that the ledger expects, over gamma.
+
+    curves: method -> [(gamma, Interval)].
+    """
+    fig, ax = plt.subplots(figsize=(8, 4.2))
+    looks = method_looks(curves)
+    most = len(curves) - 1
+    for i, (label, points) in enumerate(curves.items()):
+        for k, (gamma, interval) in enumerate(points):
+            x = gamma + 0.3 * (i - most / 2)
+            point(ax, x, interval, label if k == 0 else None, looks[label])
+    ax.axhline(1, color="black", linewidth=1)
+    ax.set(
+        xlabel="drafted tokens per round, γ",
+        ylabel="tokens per round, runs ÷ ledger",
+        title="Does the ledger predict the runs?",
+        xticks=_gammas(curves),
+    )
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
 
 
