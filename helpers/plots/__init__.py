@@ -4,7 +4,14 @@ Each returns a Figure. Call them through `draw`, which keeps what a figure was d
 """
 
 from helpers.plots.across_tasks import by_task, entropy_by_task
-from helpers.plots.blocks import aggressive, policies, wasted
+from helpers.plots.blocks import (
+    aggressive,
+    first_order,
+    gain_shares,
+    over_costs,
+    policies,
+    wasted,
+)
 from helpers.plots.damage import FATES, fates, rescue_cost, rescue_harm
 from helpers.plots.drawing import draw, redraw
 from helpers.plots.entropy import answer_entropy, divergence_curve, signal_roc
