@@ -83,7 +83,7 @@ def test_what_is_chosen_is_reported_on_answers_that_did_not_choose_it(both, prob
     by_hand = counts.total("emitted") / ledger.seconds(counts, machine.forward).sum()
     assert usual.gains[usual.chosen].estimate == pytest.approx(by_hand)  # the target alone has 1
     # the best on the half that chose: no other policy there is faster, mutants included
-    tried = advice.policies(advice.judging.calibrate(both[0].book))
+    tried = advice.policies(advice.calibrated(both[0].book))
     speeds = [both[0].tokens_per_s(policy, machine) for policy in tried.values()]
     best = max(both[0].tokens_per_s(tried[label], machine) for label in (usual.fixed, usual.stop))
     assert best == pytest.approx(max(speeds))
@@ -144,8 +144,8 @@ def test_at_temperature_0_square_roots_are_sp(pocket, problems):
 @pytest.mark.parametrize("policy", [Fixed(6), EntropyStop(12, 1.0)], ids=repr)
 def test_the_certificate_is_the_share_of_answers_with_a_rescue(pocket, policy):
     """Against coupled runs of other texts: z of their difference, and a mutant that must miss."""
-    some = tasks.load("pocket-arithmetic", 150)
-    book = ledger.written_by_target(pocket, some, continuations=100)
+    some = tasks.load("pocket-arithmetic", 100)
+    book = ledger.written_by_target(pocket, some, continuations=100)  # kept for the second policy
     relaxed = rules.Gated(0.5, rules.ACCEPT_ALL)
     method = Speculative(relaxed, policy)
     rows, _ = experiments.run(pocket, [method], some, (1,), trace=True)

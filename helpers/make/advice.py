@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from helpers import ledger, rules, stats
+from helpers import learned, ledger, rules, stats
 from helpers.common import track
-from helpers.ledger import certificate, judging
+from helpers.ledger import certificate
 from helpers.ledger.table import LONGEST
 from helpers.methods import Confidence, EntropyStop, Fixed, SqrtEntropyStop
-from helpers.stopping import CostStop
+from helpers.stopping import Calibration, CostStop
 
 ALONE = "target alone"
 CAPS = (8, LONGEST)  # of drafts that stop
@@ -174,18 +174,29 @@ def policies(calibration):
     """
     tried = {f"γ = {gamma}": Fixed(gamma) for gamma in range(1, LONGEST + 1)}
     for cap in CAPS:
-        most = f"at most {cap}"
+        most = f"γ ≤ {cap}"
         for stop in (0.1, 0.25, 0.5, 1.0, 1.5, 2.0):
-            tried[f"{most}, stop where H(q) > {stop:g} nats"] = EntropyStop(cap, stop)
+            tried[f"{most}, stop at H(q) > {stop:g} nats"] = EntropyStop(cap, stop)
         for least in (0.3, 0.5, 0.7, 0.9):
-            tried[f"{most}, stop after q(x) < {least:g}"] = Confidence(cap, least)
+            tried[f"{most}, stop at q(x) < {least:g}"] = Confidence(cap, least)
         for bound in (0.4, 0.5, 0.6, 0.7, 0.8):
-            label = f"{most}, stop where 1 − √(0.2 H(q)) < {bound:g}"
+            label = f"{most}, stop at 1 − √(0.2 H(q)) < {bound:g}"
             tried[label] = SqrtEntropyStop(cap, 0.2, bound)
         for chance in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7):
-            label = f"{most}, stop where all are accepted with chance ≤ {chance:g}"
+            label = f"{most}, stop at P(all accepted) ≤ {chance:g}"
             tried[label] = CostStop(cap, chance, calibration)
     return tried
+
+
+def calibrated(book):
+    """Acceptance by the draft's entropy, in numbers short enough to be copied from a page."""
+    found = learned.calibrate(book.positions, "tv")
+    knots = {_short(H): _short(accept) for H, accept in zip(found.H, found.accept)}
+    return Calibration(tuple(knots), tuple(knots.values()))
+
+
+def _short(value):
+    return float(f"{value:.3g}")
 
 
 def choose(tuning, machine, tried):
@@ -264,7 +275,7 @@ class Elsewhere:
 
 def advise(tuning, reported, machine):
     """What to deploy on a machine, from both halves. Returns Advice."""
-    tried = policies(judging.calibrate(tuning.book))
+    tried = policies(calibrated(tuning.book))
     for policy in track(tried.values(), "draft lengths"):
         tuning.counts(policy)
     fixed, stop, chosen = choose(tuning, machine, tried)

@@ -169,7 +169,7 @@ def answer(found):
         return (
             f"**Deploy {how}**: {speed} where the target alone has "
             f"{style.number(found.speeds[ALONE].estimate)}, {gain} times as many, and its texts "
-            "have the target's own law."
+            f"have the target's own law.{_fixed_too(found)}"
         )
     if found.word == "target alone":
         return (
@@ -182,6 +182,14 @@ def answer(found):
         f"the target alone ({style.number(found.speeds[ALONE].estimate)}). Whether speculation "
         f"pays is {found.pays}."
     )
+
+
+def _fixed_too(found):
+    """What a fixed length gives, where it is a stop that is advised."""
+    if found.chosen == found.fixed:
+        return ""
+    gain = shown(found.gains[found.fixed])
+    return f" Where only a fixed length can be set, {found.fixed} gives {gain} times as many."
 
 
 def lengths_table(found):
@@ -200,6 +208,10 @@ def lengths_table(found):
     return pd.DataFrame(rows)
 
 
+def _per_thousand(value):
+    return 1000 * value
+
+
 def certainty(label):
     """How sure a rule's speed is."""
     if label.startswith("accept all"):
@@ -214,12 +226,12 @@ def relaxed_table(found):
         rows.append(
             {
                 "rule": label,
-                "calls saved per token": small(one.saved),
+                "calls saved per 1,000 tokens": small(one.saved.through(_per_thousand)),
                 "of SP's": one.share.show(2, percent=True),
                 "tokens/s ÷ SP's": one.ratio.show(3),
                 "answers with a rescue": one.rescued.show(1, percent=True),
-                "TV per token": small(one.tv),
-                "KL per token, nats": small(one.kl),
+                "TV per 1,000 tokens": small(one.tv.through(_per_thousand)),
+                "KL per 1,000 tokens, nats": small(one.kl.through(_per_thousand)),
                 "speed is an": certainty(label),
             }
         )
@@ -247,13 +259,13 @@ def on_rules(found, sampling):
     lines = []
     if same:
         why = ", as at temperature 0" if sampling.temperature == 0 else ""
-        lines.append(f"The same as SP on these answers{why}: {', '.join(same)}.")
+        lines.append(f"The same as SP on these answers{why}: {'; '.join(same)}.")
     if faster:
         gains = [found.relaxed[label].ratio.estimate - 1 for label in faster]
         spread = f"{min(gains):.1%}" if len(gains) == 1 else f"{min(gains):.1%} to {max(gains):.1%}"
         lines.append(
             f"Faster than SP, judged together (Holm): {len(faster)} of {len(judged.words)} rules, "
-            f"by {spread} ({', '.join(faster)})."
+            f"by {spread} ({'; '.join(faster)})."
         )
     else:
         lines.append(f"None of the {len(judged.words)} rules is faster than SP (Holm).")
@@ -263,7 +275,7 @@ def on_rules(found, sampling):
         paying = [label for label, word in pays.items() if word == "holds"]
         lines.append(
             "Faster than the target alone, judged together: "
-            f"{', '.join(paying) if paying else 'none of them'}."
+            f"{'; '.join(paying) if paying else 'none of them'}."
         )
     return " ".join(lines)
 
@@ -355,6 +367,7 @@ def page(found, check, pair, given, sampling, count, machine, seconds):
             "## How many tokens to draft",
             lengths_table(found).to_markdown(index=False, disable_numparse=True),
             on_lengths(found),
+            f"The method: `{Speculative(rules.STRICT, found.policy)!r}`",
             f"## What a relaxed rule would add to SP, {found.chosen}",
             relaxed_table(found).to_markdown(index=False, disable_numparse=True),
             on_rules(found, sampling),

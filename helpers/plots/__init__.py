@@ -12,7 +12,9 @@ from helpers.plots.blocks import (
     policies,
     wasted,
 )
+from helpers.plots.costs import dearer
 from helpers.plots.damage import FATES, fates, rescue_cost, rescue_harm
+from helpers.plots.deploying import advice
 from helpers.plots.drawing import draw, redraw
 from helpers.plots.entropy import answer_entropy, divergence_curve, signal_roc
 from helpers.plots.first_picture import two_rules
