@@ -21,11 +21,12 @@ PROBLEMS = 16
 
 @pytest.fixture(scope="module", autouse=True)
 def own_folders(tmp_path_factory):
-    """Nothing is read from or left in the checkout."""
+    """Nothing is read from or left in the checkout; few other machines are looked at."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(common, "CACHE", tmp_path_factory.mktemp("cache"))
         patch.setattr(common, "OUT", tmp_path_factory.mktemp("out"))
         patch.setenv("SP_RUN", "")
+        patch.setattr(advice, "COSTS", tuple(np.geomspace(0.005, 1.0, 9)))
         yield
 
 
@@ -238,6 +239,11 @@ def test_a_prediction_that_misses_says_so(written):
     far = advise.Check(off, right, check.gain, 5)
     assert "off by 50%" in advise.on_timing(found, far)
     assert "within their scatter" in advise.on_timing(found, near)
+    slower = advise.Check(right, right, off, 5)
+    assert found.word == "speculate"
+    assert "against the advice" in advise.on_timing(found, slower)
+    faster = advise.Check(right, right, advice.stats.Interval(2.0, 1.8, 2.2, 5), 5)
+    assert "against the advice" not in advise.on_timing(found, faster)
 
 
 def test_this_machine_is_measured(pocket, problems, both):

@@ -357,16 +357,19 @@ def relaxed(reported, rule, policy, machine):
         share=ledger.calls_saved_share(counts, strict),
         ratio=reported.gain(policy, machine, over=policy, rule=rule),
         against=reported.gain(policy, machine, rule=rule),
-        tv=ledger.tv_per_token(counts),
+        tv=ledger.tv_per_token(counts).within(0.0, np.inf),
         kl=_finite(counts),
-        rescued=over_problems(counts.frame, of_answers, lambda m: m[..., 0] / m[..., 1]).within(
-            0.0, 1.0
-        ),
+        rescued=_share(over_problems(counts.frame, of_answers, lambda m: m[..., 0] / m[..., 1])),
     )
+
+
+def _share(interval):
+    """An unbiased estimate of a share may lie above 1, which it cannot be."""
+    return interval.through(lambda share: min(share, 1.0))
 
 
 def _finite(counts):
     """KL per token; infinite where a rule lets through what the target never writes."""
     if np.isfinite(counts.total("kl")):
-        return ledger.kl_per_token(counts)
+        return ledger.kl_per_token(counts).within(0.0, np.inf)
     return stats.Interval(np.inf, np.inf, np.inf, counts.frame.problem_id.nunique())

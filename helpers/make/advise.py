@@ -155,9 +155,14 @@ def shown(interval, unit=""):
 
 def small(interval):
     """An interval of small numbers, with two significant digits."""
-    values = (f"{value:.2g}" for value in (interval.estimate, interval.low, interval.high))
-    estimate, low, high = (value.replace("inf", "∞") for value in values)
+    estimate, low, high = map(_two_digits, (interval.estimate, interval.low, interval.high))
     return estimate if estimate == low == high else f"{estimate} [{low}, {high}]"
+
+
+def _two_digits(value):
+    if value == float("inf"):
+        return "∞"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}"
 
 
 def answer(found):
@@ -180,7 +185,7 @@ def answer(found):
     return (
         f"**Run the target alone, for the time being**: {how} has {speed}, {gain} times those of "
         f"the target alone ({style.number(found.speeds[ALONE].estimate)}). Whether speculation "
-        f"pays is {found.pays}."
+        f"pays is {found.pays}.{'' if found.pays.n_needed else ' More prompts would tell.'}"
     )
 
 
@@ -281,13 +286,14 @@ def on_rules(found, sampling):
 
 
 CERTAIN = """\
-*Certain* (given these answers, no estimate of what another text would be): SP's own rounds, which
-are exact expectations for a fixed γ, and the share of answers with a rescue, which bounds any
-change of accuracy, whatever the grader: an answer without a rescue is SP's, word for word. How far
-a draft that stops goes on after a wrong token is counted on recorded continuations. *Estimates*:
-calls saved, speed, TV and KL per token of relaxed rules, because these write other texts than the
-target's; they are right to first order in TV, and roughest for rules that accept everything.
-Whether answers become worse is not measured here: decode and grade them (notebooks 03 to 05)."""
+*Certain*, but for which answers the target happened to write (that is what their intervals are
+for): SP's own rounds, exact expectations for a fixed γ, and the share of answers with a rescue,
+without bias. It bounds any change of accuracy, whatever the grader: decoded with the same uniforms,
+an answer without a rescue is SP's, word for word. How far a draft that stops goes on after a wrong
+token is counted on recorded continuations. *Estimates*: calls saved, speed, TV and KL of relaxed
+rules, because these write other texts than the target's; they are right to first order in TV, and
+roughest for rules that accept everything. Whether answers become worse is not measured here: decode
+and grade them (notebooks 03 to 05)."""
 
 
 def on_machines(found):
@@ -336,8 +342,21 @@ def on_timing(found, check):
         f"counts. Tokens per second measured ÷ predicted: SP, {found.chosen}, "
         f"{check.advised.show(2)}; target alone {check.alone.show(2)}. {judged} Measured, SP has "
         f"{check.gain.show(2)} times the tokens per second of the target alone; predicted for "
-        f"all {found.n} answers: {found.gains[found.chosen].show(2)}. The forward times "
-        "themselves are taken as known in all other intervals."
+        f"all {found.n} answers: {found.gains[found.chosen].show(2)}.{_against(found, check)} The "
+        "forward times themselves are taken as known in all other intervals."
+    )
+
+
+def _against(found, check):
+    """A warning where the timed answers say the opposite of the advice."""
+    slower = found.word == "speculate" and check.gain.high < 1
+    faster = found.word == "target alone" and check.gain.low > 1
+    if not slower and not faster:
+        return ""
+    was = "slower" if slower else "faster"
+    return (
+        f" **That is against the advice**: timed, speculation was {was} than the target alone. Run "
+        "this again on an idle machine before you follow it."
     )
 
 
