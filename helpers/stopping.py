@@ -111,10 +111,10 @@ class Bandit(Fixed):
     for them d is what was drafted; after a block that was accepted whole it is always n.
     """
 
+    gamma: int = 8
     arms: tuple = (Fixed(2), Fixed(4), Fixed(8))
     alpha: float = 0.5
     explore: float = 1.0
-    gamma: int = 8
     adaptive = True
 
     def __post_init__(self):
