@@ -165,6 +165,11 @@ def end(policy, batch, arm, accepted, drafted):
 def decide(policy, H, q_x, j, memory=None, arm=None):
     """Whether each row drafts on after slot j (bool, the shape of H), and what is remembered."""
     if isinstance(policy, Bandit):
+        if arm is None:
+            raise ValueError(
+                "a bandit's choice depends on the rounds before it, which are not known here; "
+                "decode with it, or count its arms one by one"
+            )
         memory = memory or [None] * len(policy.arms)
         answers = []
         for k, one in enumerate(policy.arms):

@@ -127,6 +127,7 @@ def test_a_row_does_not_depend_on_its_neighbours(pocket, policy):
         (lambda: Bandit(8, (Fixed(9),)), "at most its own gamma"),
         (lambda: Bandit(8, ()), "one or more"),
         (lambda: CostStop(0), "gamma was 0"),
+        (lambda: stopping.decide(BANDIT, torch.zeros(1), torch.ones(1), 0), "rounds before"),
     ],
 )
 def test_bad_policies_are_refused(make, words):

@@ -242,7 +242,7 @@ def test_the_changed_token_is_followed_by_the_word_counterfactual(traces, pocket
         (rules.SP_entropy(-np.inf), "√ where H(q) ≤ -inf nats, strict elsewhere"),
         (rules.ACCEPT_ALL, "accept all everywhere"),
         (rules.Lenience(0.5), "lenience 0.5 everywhere"),
-        (rules.Gated(2.0, rules.Clip(0.5)), "KL-optimal clip 0.5 where H(q) ≤ 2 nats, "),
+        (rules.Gated(2.0, rules.Clip(0.5)), "clip at the fixed level 0.5 where H(q) ≤ 2 nats, "),
         (rules.Gated(0.5, gate="high_entropy"), "√ where H(q) > 0.5 nats, strict elsewhere"),
         (rules.Gated(0.5, gate="target_entropy"), "√ where H(p) ≤ 0.5 nats, strict elsewhere"),
         (rules.Gated(0.9, gate="max_prob"), "√ where max q ≥ 0.9, strict elsewhere"),

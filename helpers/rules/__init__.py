@@ -35,6 +35,7 @@ from helpers.rules.gates import (
     is_gated,
     looks_at,
     needs_target,
+    outside,
     per_temperature,
     token_classes,
 )

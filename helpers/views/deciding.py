@@ -97,7 +97,8 @@ def describe(rule):
         return "the strict rule" if rule == rules.STRICT else f"{name_of(rule)} everywhere"
     inner = name_of(rule.inner)
     if type(rule) is not rules.Gated:
-        return f"{inner} where {name_of(rule)} is open, strict elsewhere"
+        elsewhere = name_of(rules.outside(rule))
+        return f"{inner} where {name_of(rule)} is open, {elsewhere} elsewhere"
     if rule.gate == "low_entropy" and rule.tau == math.inf:
         return f"{inner} everywhere"
     where = GATES[rule.gate].format(rule.tau)
@@ -111,10 +112,12 @@ def name_of(rule):
     if type(rule) is rules.Lenience:
         return f"lenience {rule.lenience:g}"
     if type(rule) is rules.Clip:
-        return f"KL-optimal clip {rule.lenience:g}"
+        return f"clip at the fixed level {rule.lenience:g}"
+    if type(rule) is rules.EqualPrice:
+        return f"optimum (one price) {rule.ratio:g}"
     settings = []
     for name, value in getattr(rule, "__dict__", {}).items():
-        if name == "inner" or name.startswith("_"):
+        if name in ("inner", "outside", "classes") or name.startswith("_"):
             continue
         settings.append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
     name = type(rule).__name__
