@@ -34,8 +34,9 @@ def by_task(panels, baseline):
     """One panel per measure, tasks down the side.
 
     panels: title -> method -> {task: Interval}; baseline: title -> the x of a line, or None.
-    A task without any score has no judge. Methods that are not of the house, and variants of those
-    that are ("SP_entropy own τ"), have hollow markers; a variant has its method's colour.
+    A task without any score has no judge; an interval without a number says why. Methods that are
+    not of the house, and variants of those that are ("SP_entropy own τ"), have hollow markers; a
+    variant has its method's colour.
     """
     tasks = {}  # an ordered set
     methods = {}
@@ -48,7 +49,7 @@ def by_task(panels, baseline):
         filling = look.colour if method in METHODS else "white"
         styles[method] = {"color": look.colour, "marker": look.marker, "mfc": filling}
 
-    size = (4.1 * len(panels), 4.8)
+    size = (max(7.5, 4.1 * len(panels)), 4.8)
     fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for ax, (title, measured) in zip(axes[0], panels.items()):
         if baseline.get(title) is not None:
@@ -65,7 +66,7 @@ def by_task(panels, baseline):
 def _task(ax, row, task, measured, styles):
     """One row of a panel: a task's interval for each method that has one."""
     for k, (method, intervals) in enumerate(measured.items()):
-        if task not in intervals:
+        if task not in intervals or intervals[task].missing:
             continue
         ax.errorbar(
             intervals[task].estimate,
@@ -77,11 +78,12 @@ def _task(ax, row, task, measured, styles):
             elinewidth=1.2,
             **styles[method],
         )
-    if not any(task in intervals for intervals in measured.values()):
+    found = [intervals[task] for intervals in measured.values() if task in intervals]
+    if all(interval.missing for interval in found):
         ax.text(
             0.03,
             row,
-            "no judge",
+            found[0].missing if found else "no judge",
             transform=ax.get_yaxis_transform(),
             va="center",
             color="#666666",
