@@ -335,7 +335,7 @@ class Sweep:
         per_second = numbers.speed.estimate / self.target_s
         speed = (
             f"{numbers.speed.show(2)} × AS_large ({per_second:.0f} tokens/s if its forward takes "
-            f"{1000 * self.target_s:.3g} ms) · accept ratio {numbers.accept:.3f}"
+            f"{1000 * self.target_s:.4g} ms) · accept ratio {numbers.accept:.3f}"
         )
         if is_sp:
             return speed
@@ -457,11 +457,12 @@ def _picture(known, rule, here, strict):
     measured = list(known.values())
     speeds = [numbers.speed for numbers in measured]
     band = ([s.low for s in speeds], [s.high for s in speeds])
+    certificate = "no certificate" if math.isnan(here.rescued) else "answers with a rescue, %"
     panels = [
         ("tokens/s ÷ AS_large", lambda numbers: numbers.speed.estimate, band),
         ("target calls saved, % of SP's", lambda numbers: 100 * numbers.saved, ((), ())),
         ("KL per token, 0.001 nats", lambda numbers: 1000 * numbers.kl, ((), ())),
-        ("answers with a rescue, %", lambda numbers: 100 * numbers.rescued, ((), ())),
+        (certificate, lambda numbers: 100 * numbers.rescued, ((), ())),
     ]
     drawn = []
     for title, value, (low, high) in panels:
