@@ -42,14 +42,24 @@ def rescued_share(answers, method):
 # ---- notebook 03 -------------------------------------------------------------------------------
 
 
-def by_gamma(tuned):
-    """Tokens per second of SP and SP_entropy at each block length. tuned: times of "METHOD γ=N"."""
-    gammas = sorted(tuned.gamma.unique())
+def by_gamma(curves):
+    """Tokens per second of each method at each block length. curves: method -> [(γ, Interval)]."""
     lines = []
-    for method in ("SP", "SP_entropy"):
-        speeds = [stats.ratio(tuned, "n_tokens", "seconds", f"{method} γ={g}") for g in gammas]
-        lines.append([method, *(speed.show(1) for speed in speeds)])
-    return pd.DataFrame(lines, columns=["rule", *(f"γ = {g}" for g in gammas)])
+    for method, points in curves.items():
+        lines.append({"rule": method} | {f"γ = {g}": speed.show(1) for g, speed in points})
+    return pd.DataFrame(lines)
+
+
+def agreement(found):
+    """Predicted and timed tokens per second of each method. found: of ledger.Predicted.against."""
+    columns = {
+        "method": found.method,
+        "predicted tokens/s": [value.show(1) for value in found.predicted],
+        "timed tokens/s": [value.show(1) for value in found.timed],
+        "timed ÷ predicted": [value.show(2) for value in found.ratio],
+        "share of the time that is forwards": [value.show(2) for value in found.of_forwards],
+    }
+    return pd.DataFrame(columns)
 
 
 # ---- notebook 04 -------------------------------------------------------------------------------
