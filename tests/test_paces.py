@@ -87,6 +87,15 @@ def test_the_place_of_a_machine_is_what_it_was_made_of():
     assert c == pytest.approx(0.37)
 
 
+def test_a_load_that_comes_and_goes_moves_no_price_and_is_noticed():
+    quiet = repeats(noise=0.005)
+    loaded = quiet.assign(seconds=quiet.seconds * np.where(quiet.turn % 5 < 3, 1, 3))
+    assert paces.prices(ledger.medians(loaded)) == pytest.approx(
+        paces.prices(ledger.medians(quiet)), rel=0.03, abs=1e-4
+    )
+    assert ledger.busyness(quiet) < 1.1 < 2 < ledger.busyness(loaded)
+
+
 # ---- paces -------------------------------------------------------------------------------------
 
 

@@ -113,45 +113,59 @@ def test_no_two_colours_of_a_palette_are_the_same():
 
 
 def families_with_half():
-    """Acceptance and KL of two families of the house and one of the reader's own, computed."""
+    """Savings and KL of families of the house and of the reader's own, computed."""
     generator = torch.Generator().manual_seed(0)
     p, q = torch.rand(2, 50, 5, generator=generator).softmax(-1)
     signals = rules.Signals(rules.entropy(q))
     families = {
-        "power β": [rules.Power(beta) for beta in (0.0, 0.5, 1.0)],
+        "power β": [rules.Power(beta) for beta in (0.0, 0.5, 0.9)],
         "half": [Half(share) for share in (0.3, 0.6, 0.9)],
         "lenience": [rules.Lenience(share) for share in (0.3, 0.6, 0.9)],
         "half where sure": [rules.Gated(tau, Half()) for tau in (1.2, 1.5, 1.7)],
     }
+    _, strict = rules.output_distribution(rules.STRICT, p, q, signals)
     curves = {}
     for name, members in families.items():
         curves[name] = []
         for rule in members:
             o, rejected = rules.output_distribution(rule, p, q, signals)
-            point = (1 - rejected.mean().item(), rules.kl(o, p).mean().item())
-            curves[name].append(point)
+            saved = (strict - rejected).mean().item()
+            if saved > 1e-6:
+                curves[name].append((saved, rules.kl(o, p).mean().item() / saved))
     return curves
 
 
-def test_a_family_of_rules_of_ones_own_has_a_curve_of_its_own():
+def test_families_that_are_spoken_of_have_a_look_and_all_others_a_name_beside_their_grey_line():
     curves = families_with_half()
-    (ax,) = plots.control_curves(curves).axes
-    drawn = {line.get_label(): line for line in ax.lines}
-    assert list(drawn) == list(curves)
-    assert len({(line.get_color(), line.get_marker()) for line in drawn.values()}) == len(curves)
-    assert drawn["lenience"].get_color() == plots.CONTROLS["lenience"].colour
-    assert list(drawn["half"].get_xdata()) == [acceptance for acceptance, _ in curves["half"]]
+    fig = plots.control_curves(curves, 0.01)
+    (ax,) = fig.axes
+    named = {text.get_text() for text in ax.texts}
+    assert named == {"power β", "half", "half where sure"}
+    legend = {text.get_text() for text in fig.legends[0].get_texts()}
+    assert legend == {"lenience", "matched here"}
+    looks = [line.get_color() for line in ax.lines]
+    assert looks.count(plots.CONTROLS["lenience"].colour) == 1
+    drawn = [list(line.get_xdata()) for line in ax.lines]
+    assert [[saved for saved, _ in points] for points in curves.values()] == drawn[: len(curves)]
 
 
-def test_families_of_ones_own_look_the_same_in_both_figures_of_them():
-    curves = families_with_half()
-    panels = ("accept ratio", "accuracy", "KL per tested token, nats")
-    table = {family: dict.fromkeys(panels, SOME) for family in curves}
-    (ax,) = plots.control_curves(curves).axes
-    by_curve = [(line.get_color(), line.get_marker()) for line in ax.lines]
-    for ax in plots.matched(table).axes:
-        points = [bars.lines[0] for bars in ax.containers]
-        assert [(line.get_color(), line.get_marker()) for line in points] == by_curve
+def test_names_beside_lines_do_not_cover_each_other():
+    curves = {f"family {i}": [(0.01, 1.0), (0.02, 1.0 + i / 1000)] for i in range(14)}
+    (ax,) = plots.control_curves(curves, 0.01).axes
+    heights = sorted(text.xyann[1] for text in ax.texts)
+    assert len(heights) == 14
+    assert min(b - a for a, b in zip(heights, heights[1:])) > 0.04
+    assert 0 <= heights[0] and heights[-1] <= 1
+
+
+def test_rivals_stand_in_rows_of_their_own_above_the_known_null():
+    null = Interval(0.0, -0.01, 0.01, 10)
+    (ax,) = plots.matched({"half": SOME, "lenience": SOME}, ("SP − SP", null)).axes
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["half", "lenience", "SP − SP"]
+    points = [bars.lines[0] for bars in ax.containers]
+    assert [line.get_xdata()[0] for line in points] == [0.5, 0.5, 0.0]
+    assert points[1].get_color() == plots.CONTROLS["lenience"].colour
+    assert len({line.get_color() for line in points}) == 3
 
 
 def test_methods_of_ones_own_have_columns_and_curves_that_can_be_told_apart():

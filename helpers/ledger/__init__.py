@@ -28,6 +28,7 @@ from helpers.ledger.matching import Family, Match, achievable, families, front, 
 from helpers.ledger.paces import (
     Predicted,
     Timed,
+    busyness,
     forward_repeats,
     medians,
     middle_context,

@@ -71,6 +71,12 @@ def medians(repeats):
     return repeats.groupby(["model", "width"], as_index=False).seconds.median()
 
 
+def busyness(repeats):
+    """How far apart the quartiles of a forward's times are, as a ratio: 1 on a quiet machine."""
+    by_cell = repeats.groupby(["model", "width"]).seconds
+    return float((by_cell.quantile(0.75) / by_cell.quantile(0.25)).median())
+
+
 def place(forward, gamma):
     """Where a machine is among others: (c, slope), as `machine` takes them.
 

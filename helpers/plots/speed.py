@@ -7,12 +7,12 @@ import matplotlib.pyplot as plt
 from helpers.plots.style import (
     METHODS,
     SPARE,
-    apart,
     assign,
     bands,
     bar,
     method_looks,
     number,
+    point,
 )
 
 # ---- 03 ----------------------------------------------------------------------------------------
@@ -70,25 +70,21 @@ def _column(ax, x, interval, colour):
     ax.text(x, interval.high, words, ha="center", va="bottom", fontsize=10.5)
 
 
-def gamma_speed(curves, limit):
+def gamma_speed(curves, timed):
     """Tokens per second over gamma.
 
-    curves: label -> [(gamma, Interval)]; limit: label -> [(gamma, value)] of the cost model.
+    curves: label -> [(gamma, Interval)]; timed: label -> (gamma, Interval) of timed answers, which
+    stand beside the lines where those are predictions; may be empty.
     """
     fig, ax = plt.subplots(figsize=(7, 4))
-    looks = method_looks([*curves, *limit])
+    looks = method_looks([*curves, *timed])
     gammas = [gamma for gamma, _ in next(iter(curves.values()))]
     bands(ax, curves, looks)
-    for i, (label, points) in enumerate(limit.items()):
-        ax.plot(
-            apart(gammas, i, len(limit)),
-            [value for _, value in points],
-            ":",
-            color=looks[label].colour,
-            marker="_" if len(gammas) == 1 else None,
-            markersize=16,
-            label=f"{label}: cost model",
-        )
+    for i, (label, (gamma, interval)) in enumerate(timed.items()):
+        # beside one another, or the second would hide the first
+        x = gamma + 0.25 * (i - (len(timed) - 1) / 2)
+        hollow = {"markerfacecolor": "white", "markersize": 9}
+        point(ax, x, interval, f"{label}: timed", looks[label], **hollow)
     ax.set(
         xlabel="drafted tokens per round, γ",
         ylabel="tokens per second",
@@ -96,7 +92,7 @@ def gamma_speed(curves, limit):
         ylim=(0, None),
         xticks=gammas,
     )
-    ax.legend()
+    ax.legend(loc="lower right")
     return fig
 
 
