@@ -10,8 +10,9 @@ import pandas as pd
 from helpers import stats
 
 GATE = "entropy gate, √"  # the family of rules whose place notebook 05 tests
-CLIP = "KL-optimal clip"  # the family with the least KL at a position for what it accepts there
-CONTROL = "control"  # the setting whose acceptance every family is matched to
+RANDOM = "random gate, √"
+CLIP = "clip at a fixed level"  # the least KL at a position for what it accepts there
+OPTIMUM = "optimum (one price)"  # the least mean KL for what it accepts on average
 
 
 def percent(interval):
@@ -116,82 +117,61 @@ def _fork_sums(forked, column):
 # ---- notebook 05 -------------------------------------------------------------------------------
 
 
-def by_gate(answers, times):
-    """What each entropy gate, a method "τ = …", buys and costs against the strict rule."""
+def by_gate(answers, paces):
+    """What each entropy gate, a method "τ = …", buys and costs against the strict rule.
+
+    paces: ledger.Predicted of the same methods and of SP.
+    """
     lines = []
     for gate in answers.method.unique():
         if gate.startswith("τ = "):
-            speed = stats.speed_up(times, gate, "SP").show(2)
+            saved = paces.calls_saved(gate, "SP").show(2, percent=True)
+            speed = paces.ratio(gate, "SP").show(3)
             accuracy = stats.difference(answers, "score", gate, "SP")
-            lines.append([gate, speed, percent(accuracy), percent(rescued_share(answers, gate))])
-    columns = ["gate, nats", "tokens/s ÷ SP", "accuracy − SP", "answers that may differ from SP's"]
-    return pd.DataFrame(lines, columns=columns)
-
-
-def at_equal_acceptance(answers, kl_ratios):
-    """The entropy gate against each family of rules, all accepting about as much as each other.
-
-    answers: of one method per family, under its name; kl_ratios: family -> Interval, as below.
-    """
-    lines = []
-    for family, kl_ratio in kl_ratios.items():
-        accepted = stats.ratio(answers, "accepted", "drafted", family)
-        if family == GATE:
-            against = "(itself)"
-        else:
-            against = percent(stats.difference(answers, "score", GATE, family))
-        lines.append([family, percent(accepted), against, kl_ratio.show(2)])
+            differ = rescued_share(answers, gate)
+            lines.append([gate, saved, speed, percent(accuracy), percent(differ)])
     columns = [
-        "at equal acceptance, the entropy gate against",
-        "acceptance reached",
-        "its accuracy − the rival's",
-        "rival's KL ÷ the clip's",
+        "gate, nats",
+        "target calls saved",
+        "tokens/s ÷ SP",
+        "accuracy − SP",
+        "answers that may differ from SP's",
     ]
     return pd.DataFrame(lines, columns=columns)
 
 
-def kl_ratios(read):
-    """KL of each family of rules at the acceptance of the control, as a multiple of the clip's.
+def at_equal_savings(matches, strict, kl, accuracy):
+    """The entropy gate against each family of rules that saves as many target calls as it does.
 
-    read: probes.measure_rules of rules named "FAMILY|KNOB", several knobs each, and of CONTROL.
-    Between two knobs acceptance and KL are taken as linear. Returns {family: Interval}.
+    matches: family -> ledger.Match; strict: SP's target calls per token; kl: stats.Family of the
+    log of the gate's KL ÷ the rival's, below 0; accuracy: stats.Family of the gate's accuracy less
+    a rival's, of some rivals.
     """
-    settings = {}
-    for rule in read.rule.unique():
-        if rule != CONTROL:
-            settings.setdefault(rule.rsplit("|", 1)[0], []).append(rule)
-    sums = read.assign(one=1.0).pivot_table(
-        index="problem_id", columns="rule", values=["accept", "kl", "one"], aggfunc="sum"
-    )
-    column = {name: i for i, name in enumerate(sums.columns)}
-
-    def per_position(means, kind, names):
-        total = means[..., [column[kind, name] for name in names]]
-        return total / means[..., [column["one", name] for name in names]]
-
-    def kl_at_control(means, family):
-        accept = per_position(means, "accept", settings[family])
-        kl = per_position(means, "kl", settings[family])
-        return _interpolated(per_position(means, "accept", [CONTROL]), accept, kl)
-
-    def over_clip(means, family):
-        least = kl_at_control(means, CLIP)
-        # both are 0 at temperature 0, where no rule relaxes anything
-        return kl_at_control(means, family) / np.maximum(least, 1e-9)
-
-    return {
-        family: stats.bootstrap(sums, lambda means, f=family: over_clip(means, f), n_boot=400)
-        for family in settings
-    }
-
-
-def _interpolated(at, x, y):
-    """np.interp row by row, x in any order. at: (..., 1); x, y: (..., k). Returns (...)."""
-    order = np.lexsort((y, x))
-    x = np.take_along_axis(x, order, -1).reshape(-1, x.shape[-1])
-    y = np.take_along_axis(y, order, -1).reshape(x.shape)
-    values = [np.interp(a, *line) for a, *line in zip(at.reshape(-1), x, y)]
-    return np.reshape(values, at.shape[:-1])
+    lines = []
+    for family, match in matches.items():
+        reached = f"{match.saved / strict:.3%}" + ("" if match.reached else " (not reached)")
+        row = [family, f"{match.knob:.4g}", reached]
+        row.append(f"{1e3 * match.counts.per_token('kl'):.3f}")
+        if family == GATE:
+            row += ["(itself)"] * 3
+        elif family in kl.intervals:
+            ratio = kl.intervals[family].through(np.exp).show(2)
+            row += [ratio, kl.words[family]]
+            gain = accuracy.intervals.get(family)
+            row.append(percent(gain) if gain else None)
+        else:
+            row += [None] * 3
+        lines.append(row)
+    columns = [
+        "at equal savings, the entropy gate against",
+        "knob",
+        "target calls saved",
+        "KL per 1,000 tokens, nats",
+        "gate's KL ÷ rival's",
+        "the gate costs less KL",
+        "its accuracy − the rival's",
+    ]
+    return pd.DataFrame(lines, columns=columns)
 
 
 # ---- notebook 08 -------------------------------------------------------------------------------

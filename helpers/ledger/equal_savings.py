@@ -1,0 +1,148 @@
+"""Rules of any kind at equal savings: read at some knobs, then nearer and nearer to the wanted one.
+
+`ledger.match` needs numbers at every knob, which a ledger has of the gates, powers, leniences and
+clips that it keeps. What looks at both models' whole distributions has to be read knob by knob.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from helpers import probes, rules, stats
+from helpers.ledger.matching import Match
+from helpers.ledger.programme import counts
+from helpers.ledger.table import OF_RULE, Ledger
+from helpers.methods import Sampling
+
+
+def with_rules(ledger, pair, problems, named, *, sampling=Sampling()):
+    """The same ledger with the numbers of more rules, all of their coins summed out.
+
+    problems: those whose answers the ledger has; named: {label: rule}, to be asked for by label.
+    Both models read the answers again, and keep what `counts` needs.
+    """
+    by_id = {problem.id: problem for problem in problems}
+    asked = [by_id[name] for name in ledger.answers.problem_id]
+    ends = np.cumsum(ledger.lengths)[:-1]
+    answers = [part.tolist() for part in np.split(ledger.positions.token.to_numpy(), ends)]
+    frames = []
+    for reading in probes.read(pair, asked, answers, sampling=sampling):
+        token = torch.tensor(reading.frame.token.to_list(), device=reading.p.device)[:, None]
+        p_y, q_y = (law.gather(-1, token)[:, 0] for law in (reading.p, reading.q))
+        signals = reading.signals()
+        columns = {}
+        for label, rule in named.items():
+            values = _of_rule(rule, reading, signals, token, p_y, q_y)
+            columns |= {f"{label}|{name}": v for name, v in zip(OF_RULE, values)}
+        frames.append(pd.DataFrame({n: v.float().cpu().numpy() for n, v in columns.items()}))
+    more = pd.concat(frames, ignore_index=True)
+    positions = pd.concat([ledger.positions, more], axis=1)
+    return Ledger(ledger.answers, positions, ledger.continuations, ledger.rules | named)
+
+
+def _of_rule(rule, reading, signals, token, p_y, q_y):
+    """R, W = q a / p and h = q a / o at the token, TV and KL (nats) of o against p."""
+    o, rejected = rules.output_distribution(rule, reading.p, reading.q, signals)
+    o_y = o.gather(-1, token)[:, 0]
+    from_draft = q_y * rules.mean_accept_prob(rule, p_y, q_y, signals)
+    # Where rounding makes a token impossible that was written, nothing is known: the weight is 1.
+    W = torch.where(p_y > 0, from_draft / p_y.clamp(min=rules.TINY), torch.ones_like(p_y))
+    h = torch.where(o_y > 0, from_draft / o_y.clamp(min=rules.TINY), torch.zeros_like(p_y))
+    kl = rules.kl(o, reading.p).clamp(min=0)
+    return rejected, W, h.clamp(max=1), rules.tv(o, reading.p), kl
+
+
+def equal_savings(read, listed, target_saved, policy, rounds=6, tolerance=1e-4):
+    """Families of rules, read at their knobs and then where they save `target_saved`.
+
+    read: {label: rule} -> Ledger of always the same answers, as `with_rules`; listed: family ->
+    (knob -> rule, two knobs or more, from strict to relaxed); target_saved: target calls per token.
+    Each further reading takes one knob more of every family that is not near enough yet
+    (`ledger.match` says when it is): by turns on the straight line between two neighbours, and
+    halfway between them, for some families go in steps. Returns (DataFrame family, knob, saved and
+    kl per token of the first reading; family -> Match with the rule that came nearest).
+    """
+    asked = {family: list(knobs) for family, (_, knobs) in listed.items()}
+    tried = {family: [] for family in listed}
+    first = None
+    for turn in range(rounds + 1):
+        for match in _read_matches(read, listed, asked, target_saved, policy, tolerance):
+            tried[match.family].append(match)
+        first = first if turn else _points(tried)
+        asked = {}
+        for family, matches in tried.items():
+            knob = _next_knob(matches, target_saved, halve=turn % 2 == 1)
+            if knob is not None:
+                asked[family] = [knob]
+        if not asked:
+            break
+    nearest = {
+        family: min(matches, key=lambda match: abs(match.saved - target_saved))
+        for family, matches in tried.items()
+    }
+    return first, nearest
+
+
+def _read_matches(read, listed, asked, target_saved, policy, tolerance):
+    """A Match of every knob that is asked for, from one reading of them all."""
+    named = {}
+    for family, knobs in asked.items():
+        make, _ = listed[family]
+        named |= {(family, knob): make(knob) for knob in knobs}
+    book = read({f"{family} at {knob!r}": rule for (family, knob), rule in named.items()})
+    strict = counts(book, rules.STRICT, policy).calls_per_token
+    enough = min(tolerance, 0.02 * abs(target_saved))
+    found = []
+    for (family, knob), rule in named.items():
+        counted = counts(book, f"{family} at {knob!r}", policy)
+        saved = strict - counted.calls_per_token
+        reached = abs(saved - target_saved) <= enough
+        found.append(Match(family, knob, rule, target_saved, saved, reached, counted))
+    return found
+
+
+def _points(tried):
+    """What each knob saves and costs, one row each."""
+    lines = []
+    for family, matches in tried.items():
+        for match in matches:
+            kl = match.counts.per_token("kl")
+            lines.append({"family": family, "knob": match.knob, "saved": match.saved, "kl": kl})
+    return pd.DataFrame(lines, columns=["family", "knob", "saved", "kl"])
+
+
+def _next_knob(matches, target_saved, halve):
+    """A knob between two neighbours that enclose the target; None where there is no need or none.
+
+    Of `matches` the first two stand in the direction from strict to relaxed.
+    """
+    if any(match.reached for match in matches):
+        return None
+    sign = 1 if matches[0].knob <= matches[1].knob else -1
+    in_order = sorted(matches, key=lambda match: sign * match.knob)
+    for low, high in zip(in_order, in_order[1:]):
+        if low.saved <= target_saved < high.saved:
+            share = (target_saved - low.saved) / (high.saved - low.saved)
+            return low.knob + (0.5 if halve else share) * (high.knob - low.knob)
+    return None
+
+
+def log_kl_ratio(own, other):
+    """Log of KL per token of one rule's Counts ÷ another's on the same answers. Returns Interval.
+
+    Paired over problems; without a number where one of the two costs no KL, or an infinite one.
+    `.through(np.exp)` is the ratio's.
+    """
+    columns = ["kl", "emitted"]
+    sums = [one.frame.groupby("problem_id")[columns].sum() for one in (own, other)]
+    table = pd.concat(sums, axis=1).to_numpy()
+    totals = table[:, [0, 2]].sum(0)
+    if not (np.isfinite(totals) & (totals > 0)).all():
+        return stats.nothing("no KL to compare")
+
+    def log_ratio(means):
+        found = np.log(means[..., 0] / means[..., 1]) - np.log(means[..., 2] / means[..., 3])
+        # a draw of problems without any KL says nothing of the ratio
+        return np.where(np.isfinite(found), found, np.nan)
+
+    return stats.bootstrap(table, log_ratio)
