@@ -1,7 +1,7 @@
 """Figures of notebook 05: the gate tau and its rivals."""
 
 import matplotlib.pyplot as plt
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from helpers.plots.style import METHODS, SPARE, Look, assign, band, bar, method_looks
 
@@ -18,6 +18,11 @@ CONTROLS = {
 MARKED = ("entropy gate, √", "random gate, √", "lenience", "optimum (one price)")
 QUIET = "#b5b5b5"
 LINE = 0.045  # height of a label, of an axis
+
+
+def _per_cent(share, _):
+    """A tick's label, with as many digits as it needs: 0.25 %."""
+    return f"{100 * share:.6g} %"
 
 
 def tau_lines(taus, panels, strict, chosen):
@@ -37,7 +42,7 @@ def tau_lines(taus, panels, strict, chosen):
         )
         ax.set(xlabel="entropy gate τ, nats", title=title)
         if "calls" in title or title == "accuracy":
-            ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+            ax.yaxis.set_major_formatter(_per_cent)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return fig
 
@@ -87,7 +92,8 @@ def pareto_front(points, front):
         title="Speed against accuracy (named: on the Pareto front)",
     )
     ax.margins(y=0.12)  # room for a name at the top
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.yaxis.set_major_formatter(_per_cent)
     return fig
 
 
@@ -114,7 +120,7 @@ def control_curves(curves, saved):
         ylabel="KL(o‖p) per saved call, nats",
         title="What a saved target call costs (lower is better)",
     )
-    ax.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+    ax.xaxis.set_major_formatter(_per_cent)
     if saved > 0:
         ax.axvline(saved, color="#888888", linestyle=":", linewidth=1.2, label="matched here")
     if ax.get_legend_handles_labels()[1]:
@@ -180,6 +186,6 @@ def matched(table, null):
         xlabel="accuracy: entropy gate − rival (right: the gate is better)",
         title="At equal savings",
     )
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    ax.xaxis.set_major_formatter(_per_cent)
     ax.invert_yaxis()
     return fig
