@@ -19,7 +19,7 @@ from helpers import experiments, ledger, models, plots, probes, rules, tasks, vi
 from helpers.decoding import decode
 from helpers.methods import EntropyStop, Fixed, Routed, Sampling, Speculative, SqrtEntropyStop
 from helpers.plots import style
-from helpers.stats import Interval, proportion
+from helpers.stats import proportion
 from helpers.views import cells, charts, controls, deciding, live_view, static, strips, sweeping
 from helpers.views.controls import TOP
 
@@ -338,21 +338,6 @@ def test_the_static_picture_needs_no_colour(traces, pocket, problems):
 
 # ---- the views ---------------------------------------------------------------------------------
 
-LINES = {
-    "accept ratio": [0.5, 0.6, 0.7],
-    "accuracy": [0.9, 0.9, 0.8],
-    "tokens per second": [10.0, 12.0, 11.0],
-}
-
-
-def sweep_view(traces, pair, problems):
-    """A sweep over three taus."""
-    lines = {name: [Interval(x, x - 0.1, x + 0.1, 5) for x in v] for name, v in LINES.items()}
-    labels = {"SP": "τ = 0", "SP_entropy": "τ = 1", "all": "τ = 2"}
-    trace = traces[traces.method.isin(labels)]
-    trace = trace.assign(method=trace.method.map(labels))
-    return views.sweep([0.0, 1.0, 2.0], lines, trace, pair, chosen=1.0, problems=problems)
-
 
 def routing_view(traces, pair, problems):
     """Answers in which the draft and one expert take turns, token by token."""
@@ -371,8 +356,7 @@ def ledger_view(traces, pair, problems, **begin):
 VIEWS = {
     "anatomy": lambda traces, pair, problems: views.anatomy(traces, pair, problems),
     "live": lambda traces, pair, problems: views.live(pair, problems, max_new_tokens=12),
-    "sweep": sweep_view,
-    "ledger": ledger_view,
+    "sweep": ledger_view,
     "routing": routing_view,
 }
 
@@ -460,21 +444,6 @@ def test_the_slider_moves_the_entropy_gate_of_an_own_rule_and_leaves_another_gat
     assert by_name["τ, nats"].disabled
     by_name["rule"].value = "√"
     assert not by_name["τ, nats"].disabled
-
-
-def test_the_sweep_moves_cursor_numbers_and_examples(traces, pocket, problems):
-    by_name = controls_of(sweep_view(traces, pocket, problems).widget)
-    canvas = by_name["canvas"]
-    states = []
-    for i, tau in enumerate((0.0, 1.0, 2.0)):
-        by_name["τ, nats"].value = tau
-        cursor = re.search(r'class="cursor" d="M([\d.]+)', canvas.picture).group(1)
-        circle = re.search(r'class="point" cx="([\d.]+)"', canvas.picture).group(1)
-        states.append((canvas.status, cursor, circle, canvas.lanes[-1]["title"]))
-        ratio = LINES["accept ratio"][i]
-        assert f"τ = {tau:g} nats: accept ratio {ratio:.3f}" in canvas.status
-        assert not canvas.failed
-    assert all(len(set(values)) == 3 for values in zip(*states))
 
 
 # ---- the sweep over a ledger -------------------------------------------------------------------
@@ -865,3 +834,42 @@ def test_evil_text_reaches_the_canvas_as_plain_data(live):
     assert all(cell["text"] == EVIL for cell in tokens if cell["kind"] != "note")
     script = Path(strips.__file__).with_name("strips.js").read_text()
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write", script)
+
+
+# ---- other machines ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def by_sum():
+    """SP ÷ AS_large = 2 - x and SP+dyn ÷ AS_large = 1.5, each ± 0.1, over x = c + slope."""
+    x = np.geomspace(0.005, 2, 200)
+    part = pd.DataFrame({"x": x, "gamma": 1 + (x < 0.3) * 11, "baseline": ledger.ALONE})
+    tables = []
+    for method, ratio in (("SP", 2 - x), ("SP+dyn", 1.5 + 0 * x)):
+        tables.append(part.assign(method=method, ratio=ratio, low=ratio - 0.1, high=ratio + 0.1))
+    return pd.concat(tables)
+
+
+def test_dragging_costs_moves_speeds_gammas_and_claims(by_sum):
+    view = views.dearer(by_sum, [ledger.Claim("SP")], c=0.1, slope=0.1)
+    by_name = controls_of(view.widget)
+    canvas = by_name.pop("canvas")
+    assert "SP 1.80 [1.70, 1.90] at γ = 12" in canvas.lanes[0]["summary"]
+    assert canvas.lanes[1]["summary"] == "SP is faster than AS_large: holds"
+    before = canvas.picture
+    by_name["slope"].value = 0.4
+    assert "SP 1.50 [1.40, 1.60] at γ = 1" in canvas.lanes[0]["summary"]
+    by_name["c"].value = 0.55
+    assert canvas.lanes[1]["summary"] == "SP is faster than AS_large: undecided"
+    by_name["c"].value = 1.0
+    assert canvas.lanes[1]["summary"] == "SP is faster than AS_large: does not hold"
+    assert "SP+dyn 1.50" in canvas.lanes[0]["summary"]
+    assert canvas.picture != before
+    assert all(slider.continuous_update for slider in by_name.values())
+
+
+def test_readers_without_a_kernel_see_other_machines_in_a_table(by_sum):
+    html = views.dearer(by_sum, [ledger.Claim("SP")], c=0.1, slope=0.1).html
+    assert "<b>0.1</b>" in html
+    assert "1.40 × (γ = 1)" in html  # c = 0.5
+    assert "data:image/svg+xml" in html

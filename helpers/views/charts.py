@@ -4,15 +4,11 @@ import math
 from dataclasses import dataclass
 from html import escape
 
-import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from helpers.plots.style import speaker_colours
-from helpers.stats import pareto
 
 ORANGE = "#d55e00"
-BLUE = "#0072b2"
-GREY = "#767676"
 
 
 @dataclass(frozen=True)
@@ -199,39 +195,6 @@ def _ticks(low, high):
 
 
 # ---- the views' charts -------------------------------------------------------------------------
-
-
-def sweep(taus, lines, i):
-    """Three lines over tau and the Pareto plane, with tau number i marked.
-
-    lines: title -> one stats.Interval per tau.
-    """
-    panels = []
-    for title, intervals in lines.items():
-        line = Line(
-            title,
-            ORANGE,
-            range(len(taus)),
-            [interval.estimate for interval in intervals],
-            [interval.low for interval in intervals],
-            [interval.high for interval in intervals],
-        )
-        names = [f"{tau:g}" for tau in taus]
-        panels.append(Panel(title, [line], x_label="τ, nats", x_names=names, cursor=i))
-    speed = [interval.estimate for interval in lines["tokens per second"]]
-    accuracy = [interval.estimate for interval in lines["accuracy"]]
-    front = pareto(pd.DataFrame({"speed": speed, "accuracy": accuracy}), "speed", "accuracy")
-    front = front.sort_values("speed")
-    plane = Panel(
-        "accuracy over tokens per second",
-        [
-            Line("all τ", GREY, speed, accuracy, joined=False),
-            Line("Pareto front", BLUE, front.speed, front.accuracy),
-        ],
-        x_label="tokens per second",
-        point=(speed[i], accuracy[i]),
-    )
-    return chart([*panels, plane])
 
 
 def routing(rows, names, level):

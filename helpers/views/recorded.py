@@ -1,14 +1,11 @@
-"""Views of recorded work: an answer's anatomy, a sweep over tau, a routed answer."""
+"""Views of recorded work: an answer's anatomy, a routed answer."""
 
 import ipywidgets as ui
-import pandas as pd
 
 from helpers import probes, rules
 from helpers.plots.style import speakers_of
 from helpers.views import cells, charts, static
 from helpers.views.controls import (
-    LOOK,
-    Controls,
     RuleChoice,
     choice,
     control_row,
@@ -51,11 +48,11 @@ class Record:
         )
 
 
-def _view(heading, rows, state, legend=(), table=""):
+def _view(heading, rows, state, legend=()):
     """A View of recorded work.
 
     rows: of Controls; state: a function of the controls' values that returns traits of Strips;
-    legend: lanes; table: for the static picture.
+    legend: lanes.
     """
     begin = state(*(value for row in rows for value in row.begin))
 
@@ -77,8 +74,7 @@ def _view(heading, rows, state, legend=(), table=""):
         [*begin["lanes"], *legend],
         begin.get("picture", ""),
         begin.get("alt", ""),
-        table,
-        begin.get("below", False),
+        below=begin.get("below", False),
     )
     return View(page, build)
 
@@ -128,61 +124,6 @@ def _opening(record, tau, problem_id):
         return rescued, (rows.source == "residual").sum()
 
     return max(keys or record.keys, key=events)
-
-
-# ---- sweep -------------------------------------------------------------------------------------
-
-
-def sweep(taus, lines, trace, pair, *, chosen, problems=(), label="τ = {:g}"):
-    """Three lines over tau, the Pareto plane, and answers that were recorded at each tau.
-
-    taus: nats; lines: {"accept ratio", "accuracy", "tokens per second"} -> one stats.Interval per
-    tau (as plots.tau_lines takes); trace: recorded with methods labelled `label`; chosen: the tau
-    where the slider begins.
-    """
-    record = Record(trace, problems)
-    taus = list(taus)
-
-    def state(tau, problem):
-        i = taus.index(tau)
-        values = ", ".join(f"{name} {v[i].show(3)}" for name, v in lines.items())
-        words = f"τ = {tau:g} nats: {values}"
-        title = f"answer recorded at τ = {tau:g}"
-        key = (problem, record.seeds[0], label.format(tau))
-        if key in record.places:
-            rule = rules.SP_entropy(tau)
-            answer = cells.answer_lane(title, record.rows(key), rule, pair.tokenizer)
-        else:
-            answer = cells.lane(title, "none was recorded")
-        return {
-            "picture": charts.sweep(taus, lines, i),
-            "alt": words,
-            "status": words,
-            "lanes": [*record.question(problem), answer],
-        }
-
-    def tau_slider():
-        options = [(f"{tau:g}", tau) for tau in taus]
-        return [
-            ui.SelectionSlider(
-                options=options,
-                value=chosen,
-                description="τ, nats",
-                continuous_update=False,
-                **LOOK,
-            )
-        ]
-
-    columns = {"τ, nats": [f"{tau:g}" for tau in taus]}
-    for name, intervals in lines.items():
-        columns[name] = [interval.show(3) for interval in intervals]
-    return _view(
-        f"Sweep over τ; chosen: {chosen:g} nats",
-        [Controls(tau_slider, (chosen,)), choice("example", record.problems, record.problems[0])],
-        state,
-        [cells.legend()],
-        static.numbers(pd.DataFrame(columns), taus.index(chosen)),
-    )
 
 
 # ---- routing -----------------------------------------------------------------------------------

@@ -48,18 +48,6 @@ methods = [Speculative(rules.STRICT), *gates]
 rows, trace = experiments.run(pair, methods, problems, (0, 1), trace=True)
 """
 SWEEP = """
-means = rows.groupby("method")
-def line(column):
-    values = means[column].mean()
-    return [Interval(x, x * 0.95, x * 1.05, 8) for x in (values[m.label] for m in gates)]
-lines = {
-    "accept ratio": line("accept_ratio"),
-    "accuracy": line("score"),
-    "tokens per second": line("tokens_per_round"),
-}
-views.sweep(taus, lines, trace, pair, chosen=1.0, problems=problems)
-"""
-LEDGER = """
 from helpers import ledger, models, tasks, views
 
 pair = models.load_pair("pocket")
@@ -101,8 +89,7 @@ views.anatomy(one, pair)
 BOOKS = {
     "anatomy": [SETUP, "views.anatomy(trace, pair, problems, tau=1.0)"],
     "live": [SETUP, "views.live(pair, problems, gates[2])"],
-    "sweep": [SETUP, SWEEP],
-    "ledger": [LEDGER],
+    "sweep": [SWEEP],
     "routing": [SETUP, ROUTING],
     "own": [SETUP, OWN_RULE],
     "evil": [SETUP, EVIL_ANATOMY, EVIL_LIVE],
@@ -453,23 +440,8 @@ def test_live(opened):
     tab.fine()
 
 
-def test_sweep(opened):
-    tab = opened("sweep").ready()
-    assert "τ = 1 nats" in tab.text(".sp-status")
-    picture = tab.page.locator(".sp-picture")
-    before = picture.get_attribute("src")
-    tab.slider("τ, nats").focus()
-    tab.page.keyboard.press("ArrowRight")
-    tab.until(STATUS_BEGINS, "τ = 2 nats: accept ratio")
-    tab.until("before => document.querySelector('.sp-picture').src !== before", before)
-    assert "recorded at τ = 2" in tab.text(".sp-lane .sp-title")
-    assert picture.get_attribute("alt").startswith("τ = 2 nats")
-    tab.picture("sweep")
-    tab.fine()
-
-
 def test_a_sweep_over_a_ledger_answers_while_it_is_dragged(opened):
-    tab = opened("ledger")
+    tab = opened("sweep")
     tab.until("() => document.querySelector('.sp-picture')?.src", timeout=120_000)
     assert tab.text(".sp-lane .sp-title", 0).startswith("√ where H(q) ≤ 1 nats")
     before = tab.page.locator(".sp-picture").get_attribute("src")
@@ -497,7 +469,7 @@ def test_a_sweep_over_a_ledger_answers_while_it_is_dragged(opened):
     tab.choose("rule", "clip ℓ")
     tab.until("() => document.querySelector('.sp-lane').innerText.includes('no certificate')")
     tab.until(LINE_IS_WHOLE, 3 * 12)
-    tab.picture("ledger")
+    tab.picture("sweep")
     tab.fine()
 
 
