@@ -129,6 +129,19 @@ def test_a_batch_that_was_the_last_one_too_is_not_read_again(pocket, monkeypatch
     )
 
 
+@torch.inference_mode()
+def test_the_same_tokens_cut_elsewhere_are_read_again():
+    """Two batches may hold equal tokens and share more or fewer of them: padding looks alike."""
+    lm = one(POCKET / "draft")
+    tokens = torch.tensor([[7, 8, 9, 4, 5], [7, 8, 9, 4, 6]])
+    lm.prefill(tokens, [5, 5], 8)
+    lm.prefill(tokens, [5, 3], 8)
+    scores_kept = lm.logits(lm.forward(tokens[:, 2:3], [2, 2]))
+    fresh = one(POCKET / "draft")
+    fresh.prefill(tokens, [5, 3], 8)
+    assert torch.equal(scores_kept, fresh.logits(fresh.forward(tokens[:, 2:3], [2, 2])))
+
+
 def test_plain_and_fast_write_the_same(pocket):
     plain = models.load_pair("pocket", device="cpu", speed="plain")
     prompt = plain.encode(

@@ -152,7 +152,8 @@ class LM:
         self.dtype = dtype
         self.name = name
         self.memory = None
-        self.kept = None  # tokens of the batch that was read last, and their keys and values
+        # The batch that was read last: its tokens, how many all rows share, its keys and values.
+        self.kept = None
 
     def start(self, rows, length, prompt=()):
         """Allocate a cache for `rows` sequences of at most `length` tokens, unless one fits.
@@ -179,7 +180,7 @@ class LM:
         shared = _shared_tokens(tokens, min(lengths) - 1)
         known = self.start(len(lengths), room, tokens[0, :shared].tolist())
         self.memory.cached = [n - 1 for n in lengths]
-        if self.kept and torch.equal(self.kept[0], tokens[:, :width]):
+        if self._has_kept(tokens[:, :width], shared):
             self._restore(shared, width)
             return
         if known < shared:
@@ -201,11 +202,18 @@ class LM:
         numbers = sum(rest.numel() for _, rest in parts)
         if len(tokens) > 1 and numbers * self.dtype.itemsize <= KEPT_BYTES:
             copies = [(common[:1].clone(), rest.clone()) for common, rest in parts]
-            self.kept = tokens.clone(), copies
+            self.kept = tokens.clone(), shared, copies
+
+    def _has_kept(self, tokens, shared):
+        """Whether these prompts are the ones that are kept, and kept in the same two parts."""
+        if not self.kept:
+            return False
+        known, known_shared, _ = self.kept
+        return shared == known_shared and torch.equal(known, tokens)
 
     def _restore(self, shared, width):
         """Put the kept prompts back."""
-        for part, copy in zip(self._parts(shared, width), self.kept[1]):
+        for part, copy in zip(self._parts(shared, width), self.kept[2]):
             for cells, kept in zip(part, copy):
                 cells.copy_(kept)
 
