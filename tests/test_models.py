@@ -136,10 +136,11 @@ def test_the_same_tokens_cut_elsewhere_are_read_again():
     tokens = torch.tensor([[7, 8, 9, 4, 5], [7, 8, 9, 4, 6]])
     lm.prefill(tokens, [5, 5], 8)
     lm.prefill(tokens, [5, 3], 8)
-    scores_kept = lm.logits(lm.forward(tokens[:, 2:3], [2, 2]))
+    again = lm.logits(lm.forward(tokens[:, 2:3], [2, 2]))
     fresh = one(POCKET / "draft")
     fresh.prefill(tokens, [5, 3], 8)
-    assert torch.equal(scores_kept, fresh.logits(fresh.forward(tokens[:, 2:3], [2, 2])))
+    expected = fresh.logits(fresh.forward(tokens[:, 2:3], [2, 2]))
+    assert torch.allclose(again, expected, atol=1e-4)
 
 
 def test_plain_and_fast_write_the_same(pocket):
