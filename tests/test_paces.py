@@ -1,11 +1,8 @@
 """Speeds predicted by name, checked by timed answers, and other machines: where claims hold."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from helpers import ledger, rules, tasks
 from helpers.ledger import dearer, paces
@@ -48,36 +45,28 @@ def repeats(noise=0.0, turns=20, seed=0):
 # ---- forward times -----------------------------------------------------------------------------
 
 
-class Slept:
-    """A model whose forwards are only written down."""
-
-    def __init__(self, name, log):
-        self.name = name
-        self.log = log
-
-    def start(self, rows, length):
-        self.length = length
-
-    def forward(self, tokens, at):
-        assert at[0] + tokens.shape[1] <= self.length
-        self.log.append((self.name, tokens.shape[1]))
-
-    def logits(self, states):
-        return states
-
-
-def test_every_turn_has_every_forward_once_and_in_another_order():
+def test_every_turn_has_every_step_once_and_in_another_order(pocket, monkeypatch):
+    """Blocks of 0 to 16 drafts, each round whole, though an end token is drawn now and then."""
     log = []
-    pair = SimpleNamespace(
-        draft=Slept("draft", log), target=Slept("target", log), device=torch.device("cpu")
-    )
-    table = ledger.forward_repeats(pair, context=7, turns=6)
-    cells = len(paces.CELLS)
-    turns = [log[first : first + cells] for first in range(0, len(log), cells)]
+    plain = paces.decode
+
+    def logged(pair, method, *arguments, **options):
+        (answer,) = plain(pair, method, *arguments, **options)
+        gamma = method.policy.gamma if isinstance(method, Speculative) else 0
+        assert answer.rounds == answer.target_calls == paces.ROUNDS
+        assert answer.drafted == paces.ROUNDS * gamma
+        log.append(gamma)
+        return [answer]
+
+    monkeypatch.setattr(paces, "decode", logged)
+    table = ledger.forward_repeats(pocket, context=7, turns=6)
+    turns = [log[first : first + 17] for first in range(0, len(log), 17)]
     assert len(turns) == 7  # one warms up
-    assert all(sorted(turn) == sorted(paces.CELLS) for turn in turns)
+    assert all(sorted(turn) == list(range(17)) for turn in turns)
     assert len({tuple(turn) for turn in turns}) == 7
     assert list(table.turn.unique()) == list(range(6))
+    assert (table.seconds > 0).all()
+    assert table.groupby("turn").size().eq(len(paces.CELLS)).all()
 
 
 def test_the_place_of_a_machine_is_what_it_was_made_of():

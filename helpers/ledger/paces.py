@@ -5,60 +5,79 @@ the forwards. So draws of both, problems and forward times, give an interval.
 """
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import torch
 
-from helpers import stats
-from helpers.decoding.batch import synchronise
+from helpers import rules, stats
+from helpers.decoding import decode
 from helpers.ledger.programme import counts
 from helpers.ledger.speeds import alone, calls_saved_share, time_of
 from helpers.ledger.table import LONGEST
-from helpers.methods import Autoregressive
+from helpers.methods import Autoregressive, Fixed, Sampling, Speculative
 
 WIDTHS = np.arange(1, LONGEST + 2)  # of the target's forwards
 CELLS = [("target", int(width)) for width in WIDTHS] + [("draft", 1), ("draft", 2)]
 DRAWS = 4000  # of a bootstrap
 FEWEST_TURNS = 5
+ROUNDS = 6  # of one kind in a turn
+ROUNDS_OF_LARGE = 2
 
 
 # ---- forward times -----------------------------------------------------------------------------
 
 
-@torch.inference_mode()
-def forward_repeats(pair, context=128, *, turns=30, at_most_s=20.0, seed=0):
-    """Seconds of single forwards with scores, every repeat of them.
+def forward_repeats(pair, context=128, *, sampling=Sampling(), turns=30, at_most_s=20.0, seed=0):
+    """Seconds of single steps of the decoders, every repeat of them.
 
-    A turn has each forward that a price is made of (the target's of 1 to 17 tokens, the draft's of
-    1 and 2) once, in a random order: a machine's speed drifts, and what ran just before matters.
-    Fewer turns (but five) where they take too long. Returns a DataFrame: turn, model, width,
-    seconds.
+    A step of the target of `width` tokens is a round that verifies them, with all that the host
+    does in it; one of the draft is a drafted token: forward, draw and entropy. They are timed in
+    the decoders themselves, because on a small pair a forward is only half of a step. A turn has
+    the target alone and blocks of 1 to 16 drafted tokens, in a random order: a machine's speed
+    drifts, and what ran just before matters. Fewer turns (but five) where they take too long.
+    Returns a DataFrame: turn, model, width, seconds.
     """
-    for name in ("draft", "target"):
-        getattr(pair, name).start(1, context + int(WIDTHS[-1]))
-    order = np.random.default_rng(seed)
+    draw = np.random.default_rng(seed)
+    prompt = draw.integers(pair.target.vocab_size, size=context).tolist()
+    endless = replace(pair, eos=())  # these answers mean nothing, and must not end
     rows = []
     begin = time.perf_counter()
     for turn in range(-1, turns):  # the first one warms up
         if turn >= FEWEST_TURNS and time.perf_counter() - begin > at_most_s:
             break
-        for cell in order.permutation(len(CELLS)):
-            name, width = CELLS[cell]
-            seconds = _one_forward(pair, getattr(pair, name), width, context)
-            rows.append({"turn": turn, "model": name, "width": width, "seconds": seconds})
+        drafted = 0
+        draft_s = 0.0
+        for width in draw.permutation(WIDTHS).tolist():
+            answer = _some_rounds(endless, width, prompt, sampling, (seed, turn + 1))
+            drafted += answer.drafted
+            draft_s += answer.draft_s
+            seconds = (answer.verify_s + answer.host_s) / answer.rounds
+            rows.append({"turn": turn, "model": "target", "width": width, "seconds": seconds})
+        for width in (1, 2):  # what the draft has to read again is in its mean
+            rows.append(
+                {"turn": turn, "model": "draft", "width": width, "seconds": draft_s / drafted}
+            )
     table = pd.DataFrame(rows)
     return table[table.turn >= 0].reset_index(drop=True)
 
 
-def _one_forward(pair, lm, width, context):
-    """Seconds of one forward of `width` tokens after `context` others."""
-    tokens = torch.full((1, width), 5, device=pair.device)
-    synchronise(pair.device)
-    since = time.perf_counter()
-    lm.logits(lm.forward(tokens, [context]))
-    synchronise(pair.device)
-    return time.perf_counter() - since
+def _some_rounds(pair, width, prompt, sampling, key):
+    """A few rounds that verify `width` tokens each, as a Generation with its seconds."""
+    rounds = ROUNDS if pair.small else ROUNDS_OF_LARGE
+    method = Autoregressive("target")
+    if width > 1:
+        method = Speculative(rules.STRICT, Fixed(width - 1))
+    (answer,) = decode(
+        pair,
+        method,
+        [prompt],
+        [key],
+        sampling=sampling,
+        max_new_tokens=(rounds + 1) * width + 1,  # room for whole blocks to the last round
+        on_round=lambda answers: answers[0].rounds == rounds,
+    )
+    return answer
 
 
 def middle_context(ledger):
