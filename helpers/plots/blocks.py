@@ -93,13 +93,13 @@ def over_costs(table, here, published, ylabel):
         across = ax.get_xaxis_transform()
         height = 0.97 - 0.09 * i
         ax.plot([low, high], [height] * 2, transform=across, color="#777777", marker="|", lw=1.5)
-        ax.text(low * 0.93, height, name, transform=across, ha="right", va="center", fontsize=10)
+        ax.text(high * 1.08, height, name, transform=across, va="center", fontsize=10)
     bottom, top = ax.get_ylim()
     ax.set(
         xscale="log",
         xticks=COSTS,
         xticklabels=[f"{c:g}" for c in COSTS],
-        xlabel="c, one forward of the draft ÷ one of the target (bars: by size to by measurement)",
+        xlabel="c, one step of the draft ÷ one of the target (bars: by size to by measurement)",
         ylabel=ylabel,
         ylim=(bottom, top + 0.22 * (top - bottom)),
     )
