@@ -58,7 +58,9 @@ def agreement(found):
         "predicted tokens/s": [value.show(1) for value in found.predicted],
         "timed tokens/s": [value.show(1) for value in found.timed],
         "timed ÷ predicted": [value.show(2) for value in found.ratio],
-        "share of the time that its own steps explain": [value.show(2) for value in found.of_forwards],
+        "share of the time that its own steps explain": [
+            value.show(2) for value in found.of_forwards
+        ],
     }
     return pd.DataFrame(columns)
 
