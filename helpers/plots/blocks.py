@@ -93,7 +93,15 @@ def over_costs(table, here, published, ylabel):
         across = ax.get_xaxis_transform()
         height = 0.97 - 0.09 * i
         ax.plot([low, high], [height] * 2, transform=across, color="#777777", marker="|", lw=1.5)
-        ax.text(high * 1.08, height, name, transform=across, va="center", fontsize=10)
+        ax.text(
+            high * 1.08,
+            height,
+            name,
+            transform=across,
+            va="center",
+            fontsize=10,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+        )
     bottom, top = ax.get_ylim()
     ax.set(
         xscale="log",
