@@ -194,7 +194,7 @@ def answer():
     questions = {
         "SP against the target alone": speculation,
         "SP_entropy against SP": relaxing,
-        "The entropy gate against random positions that accept as often": placing,
+        "The entropy gate against random positions that save as many calls": placing,
     }
     lines = []
     for question, found in questions.items():
