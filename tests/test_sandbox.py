@@ -741,7 +741,7 @@ or
 def solve(n):
     return 0
 ```""",
-        1,
+        0,  # the last one stands, as where it corrects the first
     ),
     "in a list": ("1. Do this:\n   ```python\n   def solve(n):\n       return n + 1\n   ```", 1),
     "uses the prompt's helper": ("```python\ndef solve(n):\n    return helper(n)\n```", 1),

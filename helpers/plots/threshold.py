@@ -31,7 +31,7 @@ def tau_lines(taus, panels, strict, chosen):
     taus: nats; panels: title -> an Interval per tau; strict: title -> Interval of SP; chosen: one
     of the taus. Shares of calls and accuracies are shown in per cent.
     """
-    fig, axes = plt.subplots(1, 3, figsize=(12, 3.9))
+    fig, axes = plt.subplots(1, 3, figsize=(11, 3.7))
     sp = METHODS["SP"].colour
     for ax, (title, intervals) in zip(axes, panels.items()):
         ax.axhspan(strict[title].low, strict[title].high, color=sp, alpha=0.15, linewidth=0)
@@ -104,7 +104,7 @@ def control_curves(curves, saved):
     the share at which families are matched. A family that is not MARKED is a thin grey line; its
     name stands at the right.
     """
-    fig, ax = plt.subplots(figsize=(9.6, 5.6))
+    fig, ax = plt.subplots(figsize=(8.8, 5.2))
     for family, points in curves.items():
         x = [share for share, _ in points]
         y = [kl for _, kl in points]

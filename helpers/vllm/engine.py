@@ -23,7 +23,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
-from transformers import GenerationConfig
+from transformers import AutoConfig, GenerationConfig
 
 from helpers import common, experiments, models, store, tasks
 from helpers.common import track
@@ -327,6 +327,7 @@ def unloaded_pair(name, preset):
     """
     folders = {role: models.locate(getattr(preset, role), preset) for role in ("draft", "target")}
     tokenizer = pairs.load_tokenizer(folders["target"])
+    vocabulary = AutoConfig.from_pretrained(folders["target"]).vocab_size
     try:
         configured = GenerationConfig.from_pretrained(folders["target"]).eos_token_id
     except OSError:
@@ -337,7 +338,8 @@ def unloaded_pair(name, preset):
     return models.Pair(
         name=name,
         draft=None,
-        target=SimpleNamespace(device="cpu", dtype=""),  # the worker says where and in what it ran
+        # The worker says where and in what it ran.
+        target=SimpleNamespace(device="cpu", dtype="", vocab_size=vocabulary),
         tokenizer=tokenizer,
         eos=tuple(sorted(ends)),
         experts={},
