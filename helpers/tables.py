@@ -176,44 +176,6 @@ def at_equal_savings(matches, strict, kl, accuracy):
     return pd.DataFrame(lines, columns=columns)
 
 
-# ---- notebook 08 -------------------------------------------------------------------------------
-
-
-def by_task(answers, times):
-    """What speculation and relaxing it buy on each task, the task with most to gain first."""
-    tau = times[times.method == "SP_entropy"].tau.iloc[0]
-    own_tau = times[times.method == "SP_entropy own τ"].groupby("task").tau.first()
-    gains = {task: stats.speed_up(part, "SP", "AS_large") for task, part in times.groupby("task")}
-    lines = []
-    for task in sorted(gains, key=lambda task: -gains[task].estimate):
-        part = answers[answers.task == task]
-        accepted = stats.ratio(part, "accepted", "drafted", "SP")
-        relaxed = stats.speed_up(times[times.task == task], "SP_entropy", "AS_large")
-        if part.score.isna().any():
-            change = stats.NO_JUDGE
-        else:
-            change = stats.difference(part, "score", "SP_entropy", "SP")
-        lines.append(
-            [
-                task,
-                accepted.show(0, percent=True),
-                gains[task].show(2),
-                relaxed.show(2),
-                percent(change),
-                f"{own_tau[task]:.2f}",
-            ]
-        )
-    columns = [
-        "task",
-        "SP accepts",
-        "SP ÷ AS_large",
-        f"SP_entropy (τ = {tau:g}) ÷ AS_large",
-        "score, SP_entropy − SP",
-        "the task's own τ, nats",
-    ]
-    return pd.DataFrame(lines, columns=columns)
-
-
 # ---- notebook 09 -------------------------------------------------------------------------------
 
 

@@ -1,5 +1,8 @@
 """Shared pieces of the tests: a model of three words, and where optional data is."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +99,14 @@ def shared_datasets():
             "no ../shared/datasets beside this checkout: real benchmark rows are not tested"
         )
     return folder
+
+
+def call(*arguments, **environment):
+    """Run Python with these arguments in the repository, as a user would."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )

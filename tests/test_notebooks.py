@@ -1,14 +1,11 @@
 """Notebooks executed with small parameters and checked by nbval, the committed ones, the runner."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import ROOT, call
 
 from helpers import common, stats, store
 from helpers.make import notebooks, summary
@@ -34,16 +31,6 @@ NBVAL = (
 def smoke(tmp_path_factory):
     """A folder for the results of small runs."""
     return tmp_path_factory.mktemp("smoke")
-
-
-def call(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-    )
 
 
 def check_executed(file, folder):

@@ -8,7 +8,7 @@ import sys
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import ROOT, call
 
 from helpers import common, models, store
 from helpers.make import notebooks, readme, summary
@@ -26,16 +26,6 @@ def apart(tmp_path, monkeypatch):
     yield
     models.PAIRS.clear()
     models.PAIRS.update(before)
-
-
-def call(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-    )
 
 
 def planned(*arguments):

@@ -67,15 +67,6 @@ def test_few_problems_cover(n):
     assert 0.92 <= covers(simulate, 1.0) <= 0.99
 
 
-def test_small_groups_cover():
-    def simulate(rng):
-        return stats.difference_of_groups(
-            rng.normal(0, 1, 6), [rng.normal(k, 1 + k, 4) for k in range(4)], n_boot=800
-        )
-
-    assert 0.92 <= covers(simulate, -1.5) <= 0.99
-
-
 def test_auroc_covers_with_clusters():
     """40 problems of 20 positions that share an offset; the true area is known by simulation."""
 
@@ -86,15 +77,6 @@ def test_auroc_covers_with_clusters():
 
     truth = stats.auroc(*draw(np.random.default_rng(99), 20000), n_boot=2).estimate
     assert 0.93 <= covers(lambda rng: stats.auroc(*draw(rng, 40), n_boot=200), truth, 600) <= 0.97
-
-
-def test_groups_cover():
-    def simulate(rng):
-        return stats.difference_of_groups(
-            rng.normal(0, 1, 40), [rng.normal(1, 2, 60), rng.normal(3, 1, 50)], n_boot=800
-        )
-
-    assert 0.93 <= covers(simulate, -2.0) <= 0.97
 
 
 def test_auroc_equals_mann_whitney():
@@ -149,7 +131,6 @@ def test_pareto():
     "act, words",
     [
         (lambda: stats.bootstrap([[1.0]]), "at least 2"),
-        (lambda: stats.difference_of_groups([1.0, 2.0], [[3.0]]), "at least 2"),
         (lambda: stats.bootstrap([[1.0], [np.nan]]), "missing"),
         (lambda: stats.auroc([1.0, 2.0], [True, True]), "both classes"),
         (lambda: stats.proportion(3, 2), "of 2"),

@@ -10,7 +10,7 @@ import pandas as pd
 
 from helpers import learned, ledger, rules, stats
 from helpers.common import track
-from helpers.ledger import certificate
+from helpers.ledger import certificate, judging
 from helpers.ledger.table import LONGEST
 from helpers.methods import Confidence, EntropyStop, Fixed, SqrtEntropyStop
 from helpers.stopping import Calibration, CostStop
@@ -85,23 +85,6 @@ def with_overheads(forward, alone, drafted):
     )
 
 
-def timed_over_predicted(times, counts, seconds):
-    """Tokens per second of timed answers ÷ those predicted for their problems. Interval.
-
-    times: rows of experiments.timed, of one method; counts: of answers to at least these problems,
-    seconds: predicted for each of these answers.
-    """
-    timed = times.groupby("problem_id")[["n_tokens", "seconds"]].sum()
-    predicted = counts.frame.assign(predicted_s=seconds)
-    predicted = predicted.groupby("problem_id")[["emitted", "predicted_s"]].sum()
-    return stats.bootstrap(timed.join(predicted), _quotient)
-
-
-def _quotient(m):
-    """(tokens per second of the first two columns) / (of the second two)."""
-    return (m[..., 0] / m[..., 1]) / (m[..., 2] / m[..., 3])
-
-
 # ---- counts of one half ------------------------------------------------------------------------
 
 
@@ -143,7 +126,7 @@ class Half:
             rival.frame.emitted,
             machine.seconds(rival, alone=over is None),
         ]
-        return over_problems(counts.frame, columns, _quotient)
+        return over_problems(counts.frame, columns, judging.ratio_of_ratios)
 
 
 def over_problems(frame, columns, statistic):

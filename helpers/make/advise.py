@@ -21,6 +21,7 @@ import pandas as pd
 from scipy.optimize import isotonic_regression
 
 from helpers import common, experiments, ledger, models, rules, stats, store, tasks
+from helpers.ledger import judging
 from helpers.make import advice
 from helpers.make.advice import ALONE
 from helpers.methods import Autoregressive, EntropyStop, Fixed, Sampling, Speculative
@@ -131,10 +132,10 @@ def timing_check(pair, problems, reported, policy, machine, sampling):
     counts = reported.counts(policy)
     alone = reported.alone
     return Check(
-        advised=advice.timed_over_predicted(
+        advised=judging.pace_over_predicted(
             times[times.method == advised.label], counts, machine.seconds(counts)
         ),
-        alone=advice.timed_over_predicted(
+        alone=judging.pace_over_predicted(
             times[times.method == TARGET.label], alone, machine.seconds(alone, alone=True)
         ),
         gain=stats.speed_up(times, advised.label, TARGET.label),

@@ -34,7 +34,6 @@ from helpers.rules.gates import (
     WarpedEntropy,
     is_gated,
     looks_at,
-    needs_target,
     outside,
     per_temperature,
     token_classes,

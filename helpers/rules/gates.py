@@ -311,8 +311,3 @@ def looks_at(rule, name):
         own = getattr(rule, "looks_at", ("target", "laws", "history"))
         return name in own or looks_at(rule.inner, name) or looks_at(outside(rule), name)
     return name in getattr(rule, "looks_at", ())
-
-
-def needs_target(rule):
-    """Whether a rule or its gate looks at the target's entropy."""
-    return looks_at(rule, "target")

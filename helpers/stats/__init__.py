@@ -9,7 +9,6 @@ from helpers.stats.intervals import (
     between_tasks,
     bootstrap,
     difference,
-    difference_of_groups,
     graded,
     mcnemar,
     mean,

@@ -306,32 +306,6 @@ def speed_up(frame, method, baseline, top="n_tokens", bottom="seconds", level=LE
 # ---- groups ------------------------------------------------------------------------------------
 
 
-def difference_of_groups(one, others, n_boot=4000, seed=0):
-    """Mean of one unpaired sample minus the average of the means of others. Returns Interval.
-
-    Widened for small samples as in `bootstrap`; degrees of freedom are Welch and Satterthwaite's.
-    """
-    rng = np.random.default_rng(seed)
-    samples = [np.asarray(sample, float) for sample in (one, *others)]
-    sizes = np.array([len(sample) for sample in samples])
-    if sizes.min() < 2:
-        raise ValueError(
-            f"an interval between groups needs at least 2 problems in each; one has {sizes.min()}"
-        )
-    share = np.array([1.0, *[-1 / len(others)] * len(others)])
-    means = np.array([sample.mean() for sample in samples])
-    draws = [
-        sample[rng.integers(len(sample), size=(n_boot, len(sample)))].mean(1) for sample in samples
-    ]
-    deviations = (np.stack(draws, 1) - means) * np.sqrt(sizes / (sizes - 1)) @ share
-    noise = share**2 * [sample.var(ddof=1) for sample in samples] / sizes
-    freedom = noise.sum() ** 2 / max((noise**2 / (sizes - 1)).sum(), 1e-300)
-    reach = np.quantile(deviations, [0.025, 0.975]) * _student(max(freedom, 1.0))
-    estimate = float(means @ share)
-    low, high = (float(bound) + estimate for bound in reach)
-    return Interval(estimate, low, high, int(sizes.sum()))
-
-
 def over_tasks(estimates):
     """Mean over tasks of one number per task, tasks as the units. Returns Interval, n = tasks.
 
