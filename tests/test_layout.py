@@ -10,7 +10,7 @@ from conftest import ROOT
 # Each layer may import what stands above it, and itself.
 LAYERS = [
     {"common", "rules", "stats"},
-    {"store", "methods", "registration"},
+    {"store", "methods", "registration", "headline"},
     {"models", "tasks", "plots", "stopping"},
     {"decoding", "learned"},
     {"experiments"},

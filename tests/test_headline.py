@@ -1,0 +1,44 @@
+"""The verdict stands beneath the title of an executed notebook, not only at its end."""
+
+import nbclient
+import nbformat
+import pytest
+
+from helpers import headline
+
+
+@pytest.mark.parametrize(
+    "words, found",
+    [
+        ({"fast": "holds", "harmless": "holds"}, "holds"),
+        ({"fast": "undecided at this sample size", "harmless": "does not hold"}, "does not hold"),
+        ({"fast": "holds", "harmless": "undecided: no judge"}, "undecided at this sample size"),
+    ],
+)
+def test_a_title_is_followed_by_what_was_found(words, found):
+    text = headline.verdict_in_words(words, "pocket, 6 problems")
+    assert text.startswith(f"**Verdict: {found}** (pocket, 6 problems).")
+    for check, word in words.items():
+        assert f"- {check}: **{word}**" in text
+
+
+def test_the_last_cell_fills_in_the_place_below_the_title():
+    """Executed as `make all` does it, the first cell's output is the verdict."""
+    sources = [
+        "from helpers import headline\nheadline.place()",
+        "1 + 1",
+        "headline.fill({'SP is faster': 'does not hold'}, 'pocket, 6 problems')",
+    ]
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    book = nbformat.v4.new_notebook(cells=cells)
+    nbclient.NotebookClient(book, timeout=60, kernel_name="python3").execute()
+    first, _, last = book.cells
+    assert len(first.outputs) == 1 and not last.outputs
+    assert "Verdict: does not hold** (pocket" in first.outputs[0].data["text/markdown"]
+
+
+def test_a_notebook_that_stops_before_its_end_has_no_verdict():
+    cell = nbformat.v4.new_code_cell("from helpers import headline\nheadline.place()")
+    book = nbformat.v4.new_notebook(cells=[cell])
+    nbclient.NotebookClient(book, timeout=60, kernel_name="python3").execute()
+    assert "not found yet" in book.cells[0].outputs[0].data["text/markdown"]
