@@ -11,7 +11,8 @@ import torch
 from helpers import probes, rules, stats
 from helpers.ledger.matching import Match
 from helpers.ledger.programme import counts
-from helpers.ledger.table import OF_RULE, Ledger
+from helpers.ledger.reading import of_rule
+from helpers.ledger.table import Ledger
 from helpers.methods import Sampling
 
 
@@ -32,24 +33,12 @@ def with_rules(ledger, pair, problems, named, *, sampling=Sampling()):
         signals = reading.signals()
         columns = {}
         for label, rule in named.items():
-            values = _of_rule(rule, reading, signals, token, p_y, q_y)
-            columns |= {f"{label}|{name}": v for name, v in zip(OF_RULE, values)}
+            of_it, _ = of_rule(rule, reading, signals, token, p_y, q_y)
+            columns |= {f"{label}|{name}": values for name, values in of_it.items()}
         frames.append(pd.DataFrame({n: v.float().cpu().numpy() for n, v in columns.items()}))
     more = pd.concat(frames, ignore_index=True)
     positions = pd.concat([ledger.positions, more], axis=1)
     return Ledger(ledger.answers, positions, ledger.continuations, ledger.rules | named)
-
-
-def _of_rule(rule, reading, signals, token, p_y, q_y):
-    """R, W = q a / p and h = q a / o at the token, TV and KL (nats) of o against p."""
-    o, rejected = rules.output_distribution(rule, reading.p, reading.q, signals)
-    o_y = o.gather(-1, token)[:, 0]
-    from_draft = q_y * rules.mean_accept_prob(rule, p_y, q_y, signals)
-    # Where rounding makes a token impossible that was written, nothing is known: the weight is 1.
-    W = torch.where(p_y > 0, from_draft / p_y.clamp(min=rules.TINY), torch.ones_like(p_y))
-    h = torch.where(o_y > 0, from_draft / o_y.clamp(min=rules.TINY), torch.zeros_like(p_y))
-    kl = rules.kl(o, reading.p).clamp(min=0)
-    return rejected, W, h.clamp(max=1), rules.tv(o, reading.p), kl
 
 
 def equal_savings(read, listed, target_saved, policy, rounds=6, tolerance=1e-4):

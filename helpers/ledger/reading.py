@@ -8,7 +8,7 @@ from helpers import experiments, probes, rules, store
 from helpers.common import track
 from helpers.decoding.sampling import sample
 from helpers.ledger.grid import grid
-from helpers.ledger.table import LONGEST, RATES, Ledger
+from helpers.ledger.table import LONGEST, OF_RULE, RATES, Ledger
 from helpers.methods import Autoregressive, Sampling
 
 READING = (
@@ -151,31 +151,36 @@ def _position_columns(pair, reading, named):
         "tv": rules.tv(reading.p, reading.q),
     }
     for label, rule in named.items():
-        columns |= {
-            f"{label}|{name}": values
-            for name, values in _of_rule(rule, reading, signals, token, p_y, q_y).items()
-        }
+        of_it, o = of_rule(rule, reading, signals, token[:, None], p_y, q_y)
+        of_it |= _mixed_kl(reading, o)
+        columns |= {f"{label}|{name}": values for name, values in of_it.items()}
     columns = {name: values.float().cpu().numpy() for name, values in columns.items()}
     columns["is_end"] = np.isin(token.cpu().numpy(), pair.eos)
     kept = reading.frame[["position", "token"]].reset_index(drop=True).astype("int32")
     return pd.concat([kept, pd.DataFrame(columns)], axis=1)
 
 
-def _of_rule(rule, reading, signals, token, p_y, q_y):
-    """R, W, h, tv, kl of a rule, and the KL of p mixed with its output law."""
+def of_rule(rule, reading, signals, token, p_y, q_y):
+    """The numbers kept of a rule (OF_RULE) along a reading, all of its coins summed out.
+
+    token (N, 1) was written, with probabilities p_y and q_y (N,) of either model. Returns
+    ({name: tensor (N,)}, the output law o (N, V)).
+    """
     o, rejected = rules.output_distribution(rule, reading.p, reading.q, signals)
-    o_y = o.gather(-1, token[:, None])[:, 0]
-    from_draft = q_y * rules.accept_prob(rule, p_y, q_y, signals)
+    o_y = o.gather(-1, token)[:, 0]
+    # A coin that was tossed here would be noise in W and h, and one that o does not know of.
+    from_draft = q_y * rules.mean_accept_prob(rule, p_y, q_y, signals)
     # Where rounding makes a token impossible that was written, nothing is known: the weight is 1.
     W = torch.where(p_y > 0, from_draft / p_y.clamp(min=rules.TINY), torch.ones_like(p_y))
     h = torch.where(o_y > 0, from_draft / o_y.clamp(min=rules.TINY), torch.zeros_like(p_y))
-    columns = {
-        "R": rejected,
-        "W": W,
-        "h": h.clamp(max=1),
-        "tv": rules.tv(o, reading.p),
-        "kl": rules.kl(o, reading.p).clamp(min=0),
-    }
+    tv = rules.tv(o, reading.p)
+    kl = rules.kl(o, reading.p).clamp(min=0)
+    return dict(zip(OF_RULE, (rejected, W, h.clamp(max=1), tv, kl))), o
+
+
+def _mixed_kl(reading, o):
+    """KL of p mixed with an output law, at the rates of a random gate."""
+    columns = {}
     for rate in RATES:
         mixture = (1 - rate) * reading.p + rate * o
         columns[f"kl@{rate:g}"] = rules.kl(mixture, reading.p).clamp(min=0)
