@@ -27,6 +27,7 @@ from helpers.store import DECODING, GRADING, code_version
 from helpers.tasks import judge, sandbox
 
 WARM_UP_TOKENS = 8
+TIMES = ("prefill_s", "seconds", "draft_s", "verify_s", "host_s")  # of a row
 AT_MOST_THREADS = 4  # decode at once on a small pair; more only wait for one another
 
 
@@ -185,8 +186,8 @@ def why_ungraded(grade):
 def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), max_new_tokens=None):
     """Decode one row at a time, untraced, every method in turn on each problem (machines drift).
 
-    Returns one row per problem and method, with seconds by phase: of `repeats` runs the one with
-    the median seconds, so that a stall of the machine does not decide. Timings are kept until
+    Returns one row per problem and method, with seconds by phase: the median of `repeats` runs, so
+    that a stall of the machine does not decide. Timings are kept until
     `store.publish_facts`, so that neither an interruption nor a failure further on costs them;
     after that the next run measures anew.
     """
@@ -238,8 +239,13 @@ def _time_problem(pair, methods, problem, seed, repeats, sampling, max_new_token
 
 
 def median_run(rows):
-    """The run with the median seconds; of an even number the quicker of the two in the middle."""
-    return sorted(rows, key=lambda row: row["seconds"])[(len(rows) - 1) // 2]
+    """The run with the median seconds; of an even number the mean times of the two in the middle.
+
+    Runs of one method on one problem have the same uniforms, so they differ in their times alone.
+    """
+    in_order = sorted(rows, key=lambda row: row["seconds"])
+    below, above = in_order[(len(rows) - 1) // 2], in_order[len(rows) // 2]
+    return below | {name: (below[name] + above[name]) / 2 for name in TIMES}
 
 
 @torch.inference_mode()

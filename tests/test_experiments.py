@@ -1,5 +1,7 @@
 """Runs are cached by all that determines them, survive a stop, and measure what they say."""
 
+import statistics
+
 import pandas as pd
 import pytest
 
@@ -156,6 +158,20 @@ def test_seconds_are_the_sum_of_their_phases(pocket):
     )
     assert ((rows.draft_s + rows.verify_s + rows.host_s - rows.seconds).abs() < 1e-9).all()
     assert len(rows) == 4  # of three repeats the median run is kept
+
+
+@pytest.mark.parametrize("seconds", [[3.0], [5.0, 3.0], [9.0, 3.0, 4.0], [2.0, 8.0, 3.0, 5.0]])
+def test_of_repeats_the_median_is_kept(seconds):
+    """Of an even number neither the quicker nor the slower one, and the phases still add up."""
+    runs = [
+        {"text": "7", "prefill_s": 0.1, "seconds": s, "draft_s": s / 2, "verify_s": s / 3}
+        for s in seconds
+    ]
+    runs = [run | {"host_s": run["seconds"] / 6} for run in runs]
+    kept = experiments.median_run(runs)
+    assert kept["seconds"] == pytest.approx(statistics.median(seconds))
+    assert kept["draft_s"] + kept["verify_s"] + kept["host_s"] == pytest.approx(kept["seconds"])
+    assert kept["text"] == "7"
 
 
 def test_scan_agrees_with_the_decoder(pocket):
