@@ -131,7 +131,7 @@ def by_gate(answers, paces):
             speed = paces.ratio(gate, "SP").show(3)
             accuracy = stats.difference(answers, "score", gate, "SP")
             differ = rescued_share(answers, gate)
-            lines.append([gate, saved, speed, percent(accuracy), percent(differ)])
+            lines.append([gate, saved, speed, accuracy.points(), percent(differ)])
     columns = [
         "gate, nats",
         "target calls saved",
@@ -160,7 +160,7 @@ def at_equal_savings(matches, strict, kl, accuracy):
             ratio = kl.intervals[family].through(np.exp).show(2)
             row += [ratio, kl.words[family]]
             gain = accuracy.intervals.get(family)
-            row.append(percent(gain) if gain else None)
+            row.append(gain.points() if gain else None)
         else:
             row += [None] * 3
         lines.append(row)

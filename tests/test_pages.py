@@ -153,10 +153,11 @@ def test_the_answer_says_on_which_side_of_no_difference_an_interval_lies(record,
     assert "*pocket*: faster, 2.27 [2.22, 2.32] ×" in first
     assert "*qwen2.5-coder¹*: slower, 0.80 [0.75, 0.85] ×" in first
     assert (
-        "*pocket*: speed undecided, 1.01 [0.96, 1.06] ×; less accurate, -10.0 % [-15.0, -5.0]"
+        "*pocket*: speed undecided, 1.01 [0.96, 1.06] ×; less accurate, -10.0 points [-15.0, -5.0]"
         in second
     )
-    assert "*pocket*: more accurate, 20.0 % [15.0, 25.0]. *qwen2.5-coder¹*: accuracy –." in third
+    assert "*pocket*: more accurate, 20.0 points [15.0, 25.0]." in third
+    assert "*qwen2.5-coder¹*: accuracy –." in third
     assert "pocket: sums, 6 problems, 4 of them timed; 6 problems in the third" in summary.answer()
     assert summary.answer().endswith(f"¹ qwen2.5-coder: {NOTE}.")
 

@@ -515,7 +515,7 @@ def test_no_loss_keeps_the_reason_for_a_missing_number():
 
 def test_null_contrast():
     good = stats.null_contrast("SP - AS_large", stats.Interval(0.003, -0.012, 0.019, 200))
-    assert good == "SP - AS_large, known to be 0: 0.3 % [-1.2, 1.9], as it should be"
+    assert good == "SP - AS_large, known to be 0: 0.3 points [-1.2, 1.9], as it should be"
     bad = stats.null_contrast("SP ÷ SP", stats.Interval(1.2, 1.1, 1.3, 9), 1, 2, False)
     assert bad.startswith("SP ÷ SP, known to be 1: 1.20 [1.10, 1.30], which misses it")
 

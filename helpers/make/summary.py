@@ -171,12 +171,12 @@ def _speed(run, name):
 
 
 def _accuracy(run, notebook, name):
-    """'less accurate, -1.5 % [-2.5, -0.7]'"""
+    """'less accurate, -1.5 points [-2.5, -0.7]'"""
     change = number(run, notebook, name)
     if change is None:
         return f"accuracy {DASH}"
     word = _against(change, 0, "more accurate", "less accurate", "accuracy undecided")
-    return f"{word}, {change.show(1, percent=True)}"
+    return f"{word}, {change.points()}"
 
 
 def answer():

@@ -35,10 +35,15 @@ class Interval:
 
     def show(self, digits=3, percent=False):
         """'0.412 [0.380, 0.444]', or in per cent; `digits` after the point."""
+        return self._written(digits, 100, " %") if percent else self._written(digits, 1, "")
+
+    def points(self, digits=1):
+        """A difference of two shares: '-1.5 points [-3.5, -0.3]', not per cent of either."""
+        return self._written(digits, 100, " points")
+
+    def _written(self, digits, scale, unit):
         if self.missing:
             return self.missing
-        scale = 100 if percent else 1
-        unit = " %" if percent else ""
         # Adding 0.0 makes -0.0 a plain zero.
         rounded = [round(scale * v, digits) + 0.0 for v in (self.estimate, self.low, self.high)]
         estimate, low, high = (f"{value:.{digits}f}" for value in rounded)

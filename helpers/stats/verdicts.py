@@ -217,13 +217,15 @@ def no_loss(difference, saved, exchange, margin):
     return Verdict(word, net.interval, 0.0, needed)
 
 
-def null_contrast(name, interval, null=0.0, digits=1, percent=True):
+def null_contrast(name, interval, null=0.0, digits=1, points=True):
     """A sentence about a contrast that is known to be `null`, to stand beside one that is not.
 
-    'SP - AS_large, known to be 0: 0.3 % [-1.2, 1.9], as it should be'.
+    'SP - AS_large, known to be 0: 0.3 points [-1.2, 1.9], as it should be'. points: whether it is a
+    difference of shares; a ratio is none.
     """
     if interval.missing:
         return f"{name}, known to be {null:g}: {interval.missing}"
     right = interval.low <= null <= interval.high
     judged = "as it should be" if right else "which misses it, as one in twenty does by chance"
-    return f"{name}, known to be {null:g}: {interval.show(digits, percent)}, {judged}"
+    shown = interval.points(digits) if points else interval.show(digits)
+    return f"{name}, known to be {null:g}: {shown}, {judged}"
