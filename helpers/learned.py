@@ -1,15 +1,14 @@
 """What is fitted on other texts: acceptance by entropy, and the gate that expects a rejection.
 
-Both take a table of positions, one row per token, as `probes.scan` returns it: problem_id,
-position, H_q (nats), max_q, margin, and delta = TV(p, q), the probability that strict rejects there
-(a ledger calls it tv). Cross-fitted: nothing is judged by what was fitted on its own problem.
+Both take a table of positions, one row per token, as `probes.scan` returns it: position, H_q
+(nats), max_q, margin, and delta = TV(p, q), the probability that strict rejects there (a ledger
+calls it tv). Nothing is judged by what was fitted on its own problem: `fit_elsewhere`.
 """
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
-from helpers import rules
 from helpers.stopping import Calibration
 
 KNOTS = 24  # of a calibration
@@ -80,32 +79,16 @@ def expected(positions, weights):
     return 1 / (1 + np.exp(-score))
 
 
-def folds_of(positions, folds=5):
-    """A fold per position, (N,): every problem is in one fold, whatever its seeds."""
-    problem, names = pd.factorize(positions.problem_id)
-    if len(names) < folds:
+def fit_elsewhere(positions, problem_id, read_on, rejected="delta"):
+    """Weights of a gate that is to be read on some problems, fitted on all the others.
+
+    positions: the table; problem_id: of each position, (N,); read_on: ids. ValueError where no
+    other problem is left to fit on.
+    """
+    is_other = ~np.isin(np.asarray(problem_id, str), list(read_on))
+    if not is_other.any():
         raise ValueError(
-            f"there are {len(names)} problems for {folds} folds; cross-fitting needs at least one "
-            "per fold"
+            f"the learned gate is to be read on all {len(set(problem_id))} problems, and nothing "
+            "is left to fit it on; read it on fewer"
         )
-    return problem % folds
-
-
-def cross_fitted(positions, rejected="delta", folds=5):
-    """Weights per fold, each fitted on all other folds: a list of tuples, with `folds_of`."""
-    fold = folds_of(positions, folds)
-    return [fit(positions[fold != k], rejected) for k in range(folds)]
-
-
-def out_of_fold(positions, rejected="delta", folds=5):
-    """The probability of a rejection that gates fitted on other problems expect, (N,)."""
-    fold = folds_of(positions, folds)
-    guess = np.zeros(len(positions))
-    for k, weights in enumerate(cross_fitted(positions, rejected, folds)):
-        guess[fold == k] = expected(positions[fold == k], weights)
-    return guess
-
-
-def gate(tau, positions, inner=rules.SQRT, rejected="delta"):
-    """The learned gate fitted on some positions, open where it expects rejections <= tau."""
-    return rules.Learned(tau, fit(positions, rejected), inner)
+    return fit(positions[is_other], rejected)

@@ -1,10 +1,8 @@
 """Draft lengths that remember, and what is fitted for them: lossless, and right by hand."""
 
-import math
 import types
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.optimize
 import scipy.stats
@@ -12,7 +10,7 @@ import torch
 from conftest import table_pair
 from test_decoding import DRAFT, TARGET, assert_same, enumerate_runs, fresh, joint
 
-from helpers import decoding, learned, rules, stopping, tasks
+from helpers import decoding, rules, stopping, tasks
 from helpers.methods import Confidence, EntropyStop, Fixed, Speculative
 from helpers.stopping import Bandit, Calibration, CostStop, Saturation
 
@@ -133,105 +131,3 @@ def test_a_row_does_not_depend_on_its_neighbours(pocket, policy):
 def test_bad_policies_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
-
-
-# ---- what is fitted ----------------------------------------------------------------------------
-
-
-def positions(problems=30, length=40, seed=0):
-    """Positions whose rejections follow a known logistic law of the features."""
-    rng = np.random.default_rng(seed)
-    n = problems * length
-    H = rng.exponential(0.6, n)
-    frame = pd.DataFrame(
-        {
-            "problem_id": np.repeat([f"p{i}" for i in range(problems)], length),
-            "position": np.tile(np.arange(length), problems),
-            "H_q": H,
-            "max_q": np.exp(-H) * rng.uniform(0.8, 1, n),
-            "margin": rng.uniform(0, 1, n),
-        }
-    )
-    score = -2 + 2.0 * H - 1.0 * frame.margin + 0.3 * np.log1p(frame.position)
-    frame["chance"] = 1 / (1 + np.exp(-score))
-    frame["rejected"] = rng.uniform(size=n) < frame.chance
-    return frame
-
-
-def test_the_logistic_fit_is_the_one_an_optimiser_finds():
-    table = positions()
-    x, y = learned.features(table), table.rejected.to_numpy(float)
-    scaled = (x - x.mean(0)) / x.std(0)
-
-    def loss(w):
-        score = w[0] + scaled @ w[1:]
-        penalty = learned.RIDGE * (w[0] ** 2 + len(x) * (w[1:] ** 2).sum()) / 2
-        return np.logaddexp(0, score).sum() - y @ score + penalty
-
-    best = scipy.optimize.minimize(loss, np.zeros(5), method="BFGS", options={"gtol": 1e-6})
-    own = best.x[1:] / x.std(0)
-    want = [best.x[0] - own @ x.mean(0), *own]
-    assert np.allclose(learned.logistic(x, y), want, atol=1e-4)
-
-
-def test_the_learned_gate_finds_the_law_and_says_the_same_as_its_table():
-    table = positions(200)
-    weights = learned.fit(table, "rejected")
-    guess = learned.expected(table, weights)
-    assert np.abs(guess - table.chance).mean() < 0.02
-    laws = rules.Laws(*[torch.tensor(two_words(table.max_q, table.margin))] * 4)
-    signals = rules.Signals(
-        torch.tensor(table.H_q.to_numpy()),
-        max_q=torch.tensor(table.max_q.to_numpy()),
-        position=torch.tensor(table.position.to_numpy()),
-        laws=laws,
-    )
-    for tau in (0.1, 0.3):
-        assert (
-            learned.gate(tau, table, rejected="rejected").open(signals).numpy() == (guess <= tau)
-        ).all()
-
-
-def two_words(best, margin):
-    """Rows of three numbers whose two largest differ by the margin (N, 3)."""
-    best = best.to_numpy()
-    return np.stack([best, best - margin.to_numpy(), best - margin.to_numpy() - 1], 1)
-
-
-def test_cross_fitting_never_sees_its_own_problem():
-    """Other labels of one problem change what is expected elsewhere, not in its own fold."""
-    table = positions()
-    fold = learned.folds_of(table)
-    assert all(table.problem_id[fold == k].nunique() == 6 for k in range(5))
-    before = learned.out_of_fold(table, "rejected")
-    mine = (table.problem_id == "p3").to_numpy()
-    table.loc[mine, "rejected"] = ~table.rejected[mine]
-    after = learned.out_of_fold(table, "rejected")
-    own = fold == fold[mine][0]
-    assert np.array_equal(before[own], after[own])
-    assert np.abs(before[~own] - after[~own]).max() > 1e-3
-    with pytest.raises(ValueError, match="2 problems for 5 folds"):
-        learned.cross_fitted(table[table.problem_id.isin(["p1", "p2"])])
-
-
-def test_separable_and_one_sided_tables_have_a_finite_fit():
-    table = positions(10)
-    for labels in (table.H_q > 0.5, table.H_q > 99):
-        weights = learned.fit(table.assign(rejected=labels), "rejected")
-        guess = learned.expected(table, weights)
-        assert all(math.isfinite(weight) for weight in weights)
-        assert np.abs(guess - labels).mean() < 0.15
-
-
-def test_a_calibration_never_rises_and_is_right_where_it_should_be():
-    table = positions(300)
-    fitted = learned.calibrate(table, "rejected")
-    assert len(fitted.H) <= learned.KNOTS and list(fitted.H) == sorted(fitted.H)
-    assert all(a >= b for a, b in zip(fitted.accept, fitted.accept[1:]))
-    accept = fitted(torch.tensor(table.H_q.to_numpy())).numpy()
-    parts = table.assign(said=accept, was=1 - table.rejected).groupby(pd.qcut(table.H_q, 8))
-    told = parts[["said", "was"]].mean()
-    assert np.abs(told.said - told.was).max() < 0.04
-    # it takes probabilities as well, and equal entropies
-    flat = pd.DataFrame({"H_q": [0.5] * 40, "delta": [0.25] * 40})
-    assert learned.calibrate(flat)(torch.tensor([0.0, 3.0])).tolist() == [0.75, 0.75]
