@@ -10,6 +10,9 @@ One file per notebook, notebooks/registered/NN.toml, is committed before the run
     [estimators]                       # each check of the claim, and what it is judged by
     "SP is faster than AS_large" = "ledger.speed_ratio above 1"
 
+    [exploratory]                      # what is reported beside them and decides nothing
+    "KL at equal savings" = "equal_savings.log_kl_ratio; such numbers had been seen before"
+
     [parameters]                       # of the notebook's `parameters` cell, all but pair_name
     n_problems = 200
 
@@ -31,7 +34,16 @@ from helpers import common
 
 FOLDER = common.ROOT / "notebooks" / "registered"
 STARTED = time.time()  # of this process: a plan that is committed later comes after its run
-KEYS = {"claim", "pair", "looks", "exchange", "estimators", "parameters", "pair_parameters"}
+KEYS = {
+    "claim",
+    "pair",
+    "looks",
+    "exchange",
+    "estimators",
+    "exploratory",
+    "parameters",
+    "pair_parameters",
+}
 NEEDED = ("claim", "pair", "looks", "estimators", "parameters")
 SIZES = ("n_problems", "seed")  # parameters that no plan goes without
 SUBJECTS = ("task", "tasks_used")  # and one of these
@@ -47,6 +59,7 @@ class Plan:
     looks: int
     exchange: float | None  # None where the claim weighs no loss against a saving
     estimators: dict  # check -> what it is judged by
+    exploratory: dict  # contrast -> its estimator and why it decides nothing
     parameters: dict  # of the notebook's parameters cell
     file: Path
 
@@ -79,6 +92,7 @@ def load(notebook, pair):
         found["looks"],
         found.get("exchange"),
         found["estimators"],
+        found.get("exploratory", {}),
         found["parameters"] | others.get(pair, {}),
         file,
     )
@@ -104,7 +118,13 @@ def _validate(file, found):
     for key in ("estimators", "parameters"):
         if not isinstance(found[key], dict) or not found[key]:
             raise ValueError(f"{file}: {key} must be a table with at least one entry")
-    for check, estimator in found["estimators"].items():
+    beside = found.get("exploratory", {})
+    if not isinstance(beside, dict):
+        raise ValueError(f"{file}: exploratory was {beside!r}; it must be a table")
+    twice = sorted(set(beside) & set(found["estimators"]))
+    if twice:
+        raise ValueError(f"{file}: {twice[0]!r} is among the estimators and exploratory too")
+    for check, estimator in (found["estimators"] | beside).items():
         if not isinstance(estimator, str):
             raise ValueError(f"{file}: the estimator of {check!r} was {estimator!r}, not text")
     parameters = found["parameters"]
@@ -120,37 +140,50 @@ def _validate(file, found):
             )
 
 
-def check(notebook, pair, given):
+def check(notebook, pair, given, checks=None):
     """Compare what a notebook ran with to its plan; the dict goes to store.publish_facts.
 
     notebook: "03"; pair: its name; given: {parameter: value}, `globals()` of the notebook will do:
-    what the plan names is taken from it. Returns {"status": "registered", "exploratory" or
-    "unregistered", "differs": [sentence for each difference], "plan": the file's checksum or None}.
-    A plan that was not committed before the run makes it exploratory, too.
+    what the plan names is taken from it; checks: the names of those that decide the claim, which
+    are to be the plan's. Returns {"status": "registered", "exploratory" or "unregistered",
+    "differs": [sentence for each difference], "exploratory": [what the plan names so], "plan": the
+    file's checksum or None}. A plan that was not committed before the run makes that exploratory.
     """
     plan = load(notebook, pair)
     if plan is None:
-        return {"status": "unregistered", "differs": [], "plan": None}
+        return {"status": "unregistered", "differs": [], "exploratory": [], "plan": None}
     differs = []
     for name, planned in plan.parameters.items():
         if name not in given:
             differs.append(f"{name}: none, registered was {planned!r}")
         elif not same(given[name], planned):
             differs.append(f"{name}: {given[name]!r}, registered was {planned!r}")
+    if checks is not None:
+        differs += [f"{name}: not in the plan" for name in checks if name not in plan.estimators]
+        differs += [f"{name}: planned, not made" for name in plan.estimators if name not in checks]
     late = too_late(plan.file)
     if late:
         differs.append(late)
-    status = "exploratory" if differs else "registered"
-    return {"status": status, "differs": differs, "plan": plan.checksum}
+    return {
+        "status": "exploratory" if differs else "registered",
+        "differs": differs,
+        "exploratory": list(plan.exploratory),
+        "plan": plan.checksum,
+    }
 
 
 def in_words(found):
-    """A sentence of what `check` found, for a takeaway."""
-    if found["status"] == "registered":
-        return "Registered: run as planned before."
+    """A sentence or two of what `check` found, for a takeaway."""
     if found["status"] == "unregistered":
         return "Unregistered: nothing was planned for this pair before the run."
-    return "Exploratory: not as planned (" + "; ".join(found["differs"]) + ")."
+    if found["status"] == "registered":
+        words = "Registered: run as planned before."
+    else:
+        words = "Exploratory: not as planned (" + "; ".join(found["differs"]) + ")."
+    if found["exploratory"]:
+        beside = "; ".join(found["exploratory"])
+        words += f" Reported beside the plan, deciding nothing: {beside}."
+    return words
 
 
 def same(given, planned):
