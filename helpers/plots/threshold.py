@@ -1,7 +1,11 @@
 """Figures of notebook 05: the gate tau and its rivals."""
 
+from itertools import product
+
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 from helpers.plots.style import METHODS, SPARE, Look, assign, band, bar, method_looks
 
@@ -18,6 +22,9 @@ CONTROLS = {
 MARKED = ("entropy gate, √", "random gate, √", "lenience", "optimum (one price)")
 QUIET = "#b5b5b5"
 LINE = 0.045  # height of a label, of an axis
+MARKER = 5  # half the width of a point, in points
+FURTHER = (7, 20, 36, 54, 76)  # from a point to its name, in points
+SIDES = ((1, 1), (1, -1), (0, 1), (0, -1), (-1, -1), (-1, 1))  # of a point: right, up
 
 
 def _per_cent(share, _):
@@ -51,7 +58,8 @@ def pareto_front(points, front):
     """Accuracy against speed.
 
     points: label -> (tokens per second ÷ SP's, accuracy), two Intervals; front: the labels on the
-    Pareto front. Labels that begin with τ are SP_entropy.
+    Pareto front. Labels that begin with τ are SP_entropy. Where nothing has a score, the reason
+    stands in the points' place.
     """
     fig, ax = plt.subplots(figsize=(7.5, 4.6))
     looks = method_looks(label for label in points if not label.startswith("τ"))
@@ -68,17 +76,6 @@ def pareto_front(points, front):
             yerr=bar(accuracy),
             elinewidth=1,
         )
-        if label in front:
-            # neighbours are named on different sides of their points
-            below = front.index(label) % 2
-            ax.annotate(
-                label,
-                (speed.estimate, accuracy.estimate),
-                textcoords="offset points",
-                xytext=(7, -15 if below else 6),
-                fontsize=11,
-                weight="bold",
-            )
     ax.plot(
         [points[label][0].estimate for label in front],
         [points[label][1].estimate for label in front],
@@ -91,10 +88,61 @@ def pareto_front(points, front):
         ylabel="accuracy",
         title="Speed against accuracy (named: on the Pareto front)",
     )
+    reasons = sorted({accuracy.missing for _, accuracy in points.values() if accuracy.missing})
+    if reasons:
+        ax.text(0.5, 0.5, ", ".join(reasons), transform=ax.transAxes, ha="center")
     ax.margins(y=0.12)  # room for a name at the top
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.yaxis.set_major_formatter(_per_cent)
+    places = {
+        label: (speed.estimate, accuracy.estimate) for label, (speed, accuracy) in points.items()
+    }
+    _name_beside(ax, {label: places[label] for label in front}, places.values())
     return fig
+
+
+def _name_beside(ax, named, markers):
+    """A name beside each point, where it touches neither another name nor a marker.
+
+    named: name -> (x, y) in data; markers: of all points. A thin line joins a name to its point.
+    """
+    figure = ax.figure
+    figure.draw_without_rendering()  # only then is the size of the axes known
+    pixels = figure.dpi / 72  # of a point
+    half = MARKER * pixels
+    taken = [
+        Bbox.from_extents(x - half, y - half, x + half, y + half)
+        for x, y in map(ax.transData.transform, markers)
+    ]
+    font = {"fontsize": 11, "weight": "bold"}
+    for name, place in named.items():
+        text = ax.text(0, 0, name, **font)
+        size = text.get_window_extent().size / pixels
+        text.remove()
+        for distance, (right, up) in product(FURTHER, SIDES):
+            # the corner that is nearest to the point, or the middle of that edge, lies there
+            towards = np.array([(1 - right) / 2, (1 - up) / 2])
+            offset = distance * np.array([right, up]) - towards * size
+            corner = ax.transData.transform(place) + offset * pixels
+            box = Bbox.from_bounds(*corner, *(size * pixels))
+            if not any(box.overlaps(other) for other in taken) and _is_inside(box, ax.bbox):
+                break
+        taken.append(box)
+        joined = {"arrowstyle": "-", "color": "#555555", "linewidth": 0.8, "relpos": towards}
+        ax.annotate(
+            name,
+            place,
+            offset,
+            textcoords="offset points",
+            va="bottom",
+            arrowprops=joined | {"shrinkA": 0, "shrinkB": MARKER},
+            **font,
+        )
+
+
+def _is_inside(box, frame):
+    """Whether a box lies within another."""
+    return frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
 
 
 def control_curves(curves, saved):
