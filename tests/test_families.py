@@ -8,8 +8,8 @@ import torch
 from conftest import ROOT
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from helpers import models
-from helpers.models import pairs
+from helpers import common, models
+from helpers.models import checks, compact, linears, lm, pairs
 
 POCKET = ROOT / "data" / "pocket"
 CPU = torch.device("cpu")
@@ -26,32 +26,91 @@ SMALL = dict(
     eos_token_id=2,
     tie_word_embeddings=False,
 )
+WINDOW = 16
+LENGTH = 40  # tokens that are read: past the window
 # Family -> what its configuration has beside SMALL.
 COMPUTED = {
     "qwen2": {},
+    "qwen2, a layer slides": dict(
+        model_type="qwen2", use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1
+    ),
     "qwen3": dict(head_dim=8),
+    "qwen3, a layer slides": dict(
+        model_type="qwen3",
+        head_dim=8,
+        use_sliding_window=True,
+        sliding_window=WINDOW,
+        max_window_layers=1,
+    ),
     "llama": {},
     "llama with biases": dict(model_type="llama", mlp_bias=True, attention_bias=True),
-    "mistral": dict(sliding_window=16),
-    "phi3": dict(sliding_window=None),
+    "mistral": dict(sliding_window=WINDOW),
+    "phi3": dict(sliding_window=WINDOW),
     "olmo2": {},
-    "starcoder2": dict(sliding_window=None),
+    "olmo3": dict(sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"]),
+    "starcoder2": dict(sliding_window=WINDOW),
     "smollm3": {},
     "stablelm": {},
     "gemma": dict(head_dim=8),
-    "exaone4": dict(sliding_window=16, sliding_window_pattern=2),
+    "gemma2": dict(
+        head_dim=8,
+        final_logit_softcapping=2.0,
+        query_pre_attn_scalar=8,
+        sliding_window=WINDOW,
+    ),
+    "gemma3_text": dict(
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention", "full_attention"],
+    ),
+    "exaone4": dict(sliding_window=WINDOW, sliding_window_pattern=2),
     "helium": dict(head_dim=8),
-}
-REFUSED = {
     "granite": dict(logits_scaling=4.0),
     "cohere": dict(logit_scale=0.25),
-    "gemma2": dict(head_dim=8, final_logit_softcapping=2.0, query_pre_attn_scalar=8),
+    "cohere2": dict(
+        logit_scale=0.25,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention", "full_attention"],
+    ),
+}
+REFUSED = {
     "gpt2": dict(n_positions=128, n_embd=32, n_layer=2, n_head=4),
     "gpt_neox": {},
     "opt": dict(ffn_dim=48, word_embed_proj_dim=32),
     "bloom": {},
+    "falcon": dict(multi_query=True),
     "mamba": {},
+    "lfm2": dict(block_dim=32, block_ff_dim=48, layer_types=["conv", "full_attention"]),
+    "qwen3_next": dict(
+        head_dim=8,
+        layer_types=["linear_attention", "full_attention"],
+        num_experts=4,
+        linear_num_value_heads=4,
+        linear_num_key_heads=2,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+    ),
+    "deepseek_v3": dict(
+        n_routed_experts=4,
+        n_group=1,
+        topk_group=1,
+        num_experts_per_tok=2,
+        kv_lora_rank=8,
+        q_lora_rank=8,
+        qk_rope_head_dim=8,
+        qk_nope_head_dim=8,
+        v_head_dim=8,
+        first_k_dense_replace=1,
+        moe_intermediate_size=16,
+    ),
 }
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """What was found right in another test, or another run, is not known here."""
+    monkeypatch.setattr(common, "CACHE", tmp_path / "cache")
 
 
 def saved(folder, name, **changes):
@@ -73,22 +132,31 @@ def loaded(folder, speed="fast"):
 @torch.inference_mode()
 @pytest.mark.parametrize("name", COMPUTED)
 def test_a_family_is_computed_as_by_transformers(name, tmp_path):
-    """One row, ragged rows, and after a rollback."""
+    """One row, ragged rows, and after a rollback, past its window."""
     model = saved(tmp_path, name, **COMPUTED[name])
-    lm = loaded(tmp_path)
-    tokens = torch.randint(SMALL["vocab_size"], (2, 16), generator=torch.Generator().manual_seed(1))
+    own = loaded(tmp_path)
+    assert own.context == SMALL["max_position_embeddings"]
+    tokens = random_tokens(2, LENGTH)
     expected = model(tokens).logits
+    tolerance = dict(atol=2e-4, rtol=1e-3)
 
-    lm.start(2, 16)
-    lm.forward(tokens[:, :9], [0, 0])
-    lm.forward(tokens[:, :3], [9, 9])
-    rest = lm.logits(lm.forward(tokens[:, 9:], [9, 9]))
-    torch.testing.assert_close(rest, expected[:, 9:], atol=2e-4, rtol=1e-3)
+    own.start(2, LENGTH)
+    own.forward(tokens[:, :33], [0, 0])
+    own.forward(tokens[:, :3], [33, 33])
+    rest = own.logits(own.forward(tokens[:, 33:39], [33, 33]))
+    torch.testing.assert_close(rest, expected[:, 33:39], **tolerance)
+    last = own.logits(own.forward(tokens[:, 39:], [39, 39]))
+    torch.testing.assert_close(last, expected[:, 39:], **tolerance)
 
-    ragged = torch.stack([tokens[0, 12:15], tokens[1, 10:13]])
-    found = lm.logits(lm.forward(ragged, [12, 10]))
-    torch.testing.assert_close(found[0], expected[0, 12:15], atol=2e-4, rtol=1e-3)
-    torch.testing.assert_close(found[1], expected[1, 10:13], atol=2e-4, rtol=1e-3)
+    ragged = torch.stack([tokens[0, 36:39], tokens[1, 10:13]])
+    found = own.logits(own.forward(ragged, [36, 10]))
+    torch.testing.assert_close(found[0], expected[0, 36:39], **tolerance)
+    torch.testing.assert_close(found[1], expected[1, 10:13], **tolerance)
+
+
+def random_tokens(*shape):
+    draw = torch.Generator().manual_seed(1)
+    return torch.randint(SMALL["vocab_size"], shape, generator=draw)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -99,25 +167,116 @@ def test_a_family_that_cannot_be_is_refused(name, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_window_ends_the_context(tmp_path):
-    """Up to the window the scores are transformers'; what is longer is refused unread."""
-    model = saved(tmp_path, "mistral", sliding_window=16)
-    lm = loaded(tmp_path)
-    assert lm.context == 16
-    tokens = torch.randint(SMALL["vocab_size"], (1, 40), generator=torch.Generator().manual_seed(1))
-    lm.start(1, 40)
-    with torch.inference_mode():
-        ours = lm.logits(lm.forward(tokens, [0]))
-        theirs = model(tokens).logits
-    assert torch.allclose(ours[:, :16], theirs[:, :16], atol=1e-3)
-    assert not torch.allclose(ours[:, 20:], theirs[:, 20:], atol=1e-2)
-    assert loaded_context(tmp_path, "qwen2", use_sliding_window=False, sliding_window=16) == 128
-    assert (
-        loaded_context(
-            tmp_path, "qwen2", use_sliding_window=True, sliding_window=16, max_window_layers=0
-        )
-        == 16
-    )
+# ---- past every length at which something changes ----------------------------------------------
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "long_factor": [2.0] * 4,
+    "short_factor": [1.0] * 4,
+    "original_max_position_embeddings": 16,
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, changes in COMPUTED.items() if "sliding_window" in changes]
+)
+@pytest.mark.parametrize("taken", [None, WINDOW - 1, WINDOW + 1])
+def test_a_wrong_window_is_refused(name, taken, tmp_path, monkeypatch):
+    """Mutants: none, and one that is a token too short or too long."""
+    saved(tmp_path, name, **COMPUTED[name])
+    monkeypatch.setattr(lm, "window_of", lambda config: taken)
+    with pytest.raises(RuntimeError, match=r"scores differ from transformers' by .* within 24 tok"):
+        loaded(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "llama", "phi3"])
+def test_a_rope_that_changes_with_the_length_ends_the_context(name, tmp_path, monkeypatch):
+    """For the mutant that takes it for a rope of any length it is refused."""
+    original = {"original_max_position_embeddings": 16} if name == "phi3" else {}
+    saved(tmp_path, name, rope_parameters=LONGROPE, sliding_window=None, **original)
+    assert loaded(tmp_path).context == 16
+    monkeypatch.setattr(common, "CACHE", tmp_path / "none")
+    monkeypatch.setattr(checks, "STATIC", (*checks.STATIC, "longrope"))
+    with pytest.raises(RuntimeError, match=r"scores differ from transformers' by .* within 24 tok"):
+        loaded(tmp_path)
+
+
+def test_a_rope_of_one_kind_of_layers_counts_too(tmp_path):
+    """Families with two kinds of layers state a rope for each."""
+    ropes = {
+        "full_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        "sliding_attention": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0},
+    }
+    config = AutoConfig.for_model("olmo3", **SMALL | dict(rope_parameters=ropes))
+    config.rope_parameters["sliding_attention"]["original_max_position_embeddings"] = 32
+    assert checks.exact_context(config, 10**6) == 32
+
+
+def test_a_window_that_a_check_cannot_pass_ends_the_context(tmp_path, monkeypatch):
+    """Nothing is claimed for sequences that nothing was compared for."""
+    model = saved(tmp_path, "mistral", sliding_window=20)
+    monkeypatch.setattr(checks, "WORK", 27 * model.num_parameters())
+    assert loaded(tmp_path).context == 20
+    monkeypatch.setattr(common, "CACHE", tmp_path / "none")
+    monkeypatch.setattr(checks, "WORK", 28 * model.num_parameters())
+    assert loaded(tmp_path).context == SMALL["max_position_embeddings"]
+
+
+def test_a_window_that_is_switched_off_is_none(tmp_path):
+    changes = dict(use_sliding_window=False, sliding_window=WINDOW)
+    assert loaded_context(tmp_path, "qwen2", **changes) == SMALL["max_position_embeddings"]
+
+
+# ---- the compact forward -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["qwen2, a layer slides", "mistral", "llama with biases"])
+def test_what_the_compact_forward_leaves_out_is_refused(name, tmp_path, monkeypatch):
+    """The mutant says that it computes everything."""
+    saved(tmp_path, name, **COMPUTED[name])
+    monkeypatch.setattr(compact, "fits", lambda config: True)
+    family = COMPUTED[name].get("model_type", name)
+    with pytest.raises(RuntimeError, match=f"family {family} do not fit .*differ from .* by "):
+        loaded(tmp_path)
+
+
+@pytest.mark.parametrize("speed", ["fast", "int8"])
+def test_a_kernel_that_computes_something_else_is_refused(speed, tmp_path, monkeypatch):
+    """The mutant's outputs are right, in another order."""
+    saved(tmp_path, "qwen2")
+    monkeypatch.setattr(compact, "is_small", lambda config: False)
+    path = linears.best(linears.INT8 if speed == "int8" else linears.FP16)
+    packer = linears.PACKERS[path]
+
+    def shuffled(weight, bias=None):
+        layer = packer(weight, bias)
+        return lambda x, **times: layer(x, **times).roll(1, -1)
+
+    assert loaded(tmp_path, speed).precision == path
+    monkeypatch.setattr(common, "CACHE", tmp_path / "none")
+    monkeypatch.setitem(linears.PACKERS, path, shuffled)
+    with pytest.raises(RuntimeError, match="scores differ from transformers' by"):
+        loaded(tmp_path, speed)
+
+
+def test_a_model_is_compared_once_for_each_revision(tmp_path, monkeypatch):
+    compared = []
+    as_transformers = checks.as_transformers
+
+    def counting(*arguments):
+        compared.append(as_transformers(*arguments))
+        return compared[-1]
+
+    monkeypatch.setattr(checks, "as_transformers", counting)
+    saved(tmp_path, "qwen3", head_dim=8)
+    for _ in range(3):
+        loaded(tmp_path)
+    assert len(compared) == 1
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
+    loaded(tmp_path)
+    assert len(compared) == 2
 
 
 def loaded_context(folder, name, **changes):
@@ -125,18 +284,6 @@ def loaded_context(folder, name, **changes):
     context = loaded(folder / "other").context
     shutil.rmtree(folder / "other")
     return context
-
-
-def test_a_rope_that_changes_with_the_length_ends_it_too(tmp_path):
-    rope = {
-        "rope_type": "longrope",
-        "rope_theta": 10000.0,
-        "long_factor": [2.0] * 4,
-        "short_factor": [1.0] * 4,
-        "original_max_position_embeddings": 32,
-    }
-    changes = dict(rope_parameters=rope, original_max_position_embeddings=32, sliding_window=None)
-    assert loaded_context(tmp_path, "phi3", **changes) == 32
 
 
 def test_weights_that_are_not_there_are_not_made_up(tmp_path):

@@ -1,42 +1,91 @@
 """Whether a model is computed right here: what cannot be is refused, by name and number.
 
-The cache of helpers/models/lm.py gives every layer full attention to all that was read, and the
-scores are the head's alone. A model of another kind would answer, and wrongly: a sliding window, a
-rope that changes with the length, scores that are scaled or capped behind the head.
+The cache of helpers/models/lm.py knows full attention and sliding windows. A model of another kind
+would answer, and wrongly: a rope that changes with the length, scores that are scaled or capped
+behind the head, layers that keep something else. So every model is compared with transformers' own
+forward when it is loaded first, past every length at which its configuration says that something
+changes. Where that would take minutes (a window of 32,768 tokens) the context ends at that length.
 """
 
+import copy
+import re
+
 import torch
+import transformers
 
-from helpers.models.lm import LM
+from helpers import store
+from helpers.models.linears import BF16, FP16, FP32, FP32_PACKED, INT8
+from helpers.models.lm import LM, window_of
+from helpers.models.revision import revision_of
 
-LENGTH_DEPENDENT = ("longrope", "dynamic", "su")  # kinds of rope
-READ = 12  # tokens of the check that are read at once; then WIDTH more, and those again
+STATIC = (None, "default", "linear", "yarn", "llama3", "proportional")  # ropes of any length
+# Settings with which the computation changes at a length, and others with names like theirs.
+TURNING = re.compile(r"window|attention_chunk|local_attention|original_max_position")
+NO_LENGTH = re.compile(r"layers|pattern|use_")
+READ = 12  # tokens of the check that are read first; then WIDTH that are taken back, and WIDTH more
 WIDTH = 4
-MOST = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}  # of the largest score
+WORK = 1 << 38  # multiplications and additions of a check's forward, at most: seconds on a CPU
+LONGEST = 4096  # tokens of a check
+BLOCK = 256  # of them at once
+COMPARED = 64  # positions whose scores are compared, at most
+LAYERS = 2  # of a model whose compact forward is compared
+# How much scores may differ, of the largest one. That of int8 is only to find broken kernels; how
+# faithful it is measures helpers/models/fidelity.py.
+MOST = {FP32: 1e-3, FP32_PACKED: 1e-3, FP16: 0.05, BF16: 0.1, INT8: 0.5}
 
 
-def exact_context(config):
-    """The longest sequence whose scores do not depend on what the cache leaves out, tokens.
+# ---- lengths -----------------------------------------------------------------------------------
 
-    Up to its window a sliding layer sees everything, and up to its original length a rope is the
-    one that was trained.
+
+def exact_context(config, parameters):
+    """The longest sequence whose scores are transformers', tokens.
+
+    A rope that changes with the length is right up to its original length, layers in chunks up to
+    the chunk. A window is computed, but is the end where the check cannot afford to pass it.
     """
     lengths = [config.max_position_embeddings]
-    kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
-    slides = any(kind in ("sliding_attention", "chunked_attention") for kind in kinds)
-    window = getattr(config, "sliding_window", None)
-    if window and slides and getattr(config, "use_sliding_window", True):
+    window = window_of(config)
+    if window and window + 2 * WIDTH > affordable(parameters):
         lengths.append(window)
-    chunk = getattr(config, "attention_chunk_size", None)
-    if chunk and slides:
-        lengths.append(chunk)
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    if rope.get("rope_type", rope.get("type")) in LENGTH_DEPENDENT:
-        original = rope.get("original_max_position_embeddings") or getattr(
-            config, "original_max_position_embeddings", None
-        )
-        lengths.append(original or config.max_position_embeddings)
+    if "chunked_attention" in (getattr(config, "layer_types", None) or ()):
+        lengths.append(config.attention_chunk_size)
+    for rope in _ropes(config):
+        if rope.get("rope_type", rope.get("type")) not in STATIC:
+            original = rope.get("original_max_position_embeddings") or getattr(
+                config, "original_max_position_embeddings", None
+            )
+            lengths.append(original or config.max_position_embeddings)
     return min(lengths)
+
+
+def _ropes(config):
+    """The settings of every rope: families with two kinds of layers may have one for each."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    return [rope, *(part for part in rope.values() if isinstance(part, dict))]
+
+
+def affordable(parameters):
+    """Tokens that a check may read through a model of so many parameters."""
+    return min(LONGEST, max(READ + WIDTH, WORK // parameters))
+
+
+def length_of_check(config, parameters, context):
+    """Tokens that are read: past every length at which something changes, if the check can."""
+    turning = [n for n in _turning_points(config.to_dict()) if n < context]
+    wanted = max([READ, *turning]) + 2 * WIDTH
+    return min(wanted, affordable(parameters), context)
+
+
+def _turning_points(settings):
+    """Every length in a configuration at which the computation may change, by the names."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _turning_points(value)
+        elif type(value) is int and TURNING.search(str(name)) and not NO_LENGTH.search(name):
+            yield value
+
+
+# ---- files -------------------------------------------------------------------------------------
 
 
 def has_all(loading, folder):
@@ -68,30 +117,80 @@ def tokens_fit(tokenizer, vocab_size, folder):
         )
 
 
-@torch.inference_mode()
-def as_transformers(model, body, vocab_size, device, folder):
+# ---- scores ------------------------------------------------------------------------------------
+
+
+def first_layers(config):
+    """The configuration of the same model with its first LAYERS layers only."""
+    config = copy.deepcopy(config)
+    layers = config.num_hidden_layers
+    config.num_hidden_layers = min(LAYERS, layers)
+    for name, value in config.to_dict().items():  # what is stated layer by layer
+        if isinstance(value, list) and len(value) == layers and name != "architectures":
+            setattr(config, name, value[:LAYERS])
+    return config
+
+
+def note_of(folder, path, device):
+    """The file that says that a model has been found right here: once for each revision and code.
+
+    path: which of our forwards it is.
+    """
+    code = store.code_version(("models/*.py",))
+    versions = torch.__version__, transformers.__version__
+    revision = revision_of({"model": folder})
+    return store.cached("checked", revision, path, str(device), code, versions)
+
+
+@torch.no_grad()
+def as_transformers(model, body_of, vocab_size, context, folder):
     """Refuse a model whose scores through our cache are not those of transformers' own forward.
 
-    A few random tokens are read, some more are, and these once more after a rollback.
+    body_of: model -> our forward of it, which may take the model apart. Random tokens are read in
+    blocks, some are drafted and taken back, the last one is read alone. Returns how many were read.
     """
-    family = getattr(model.config, "model_type", type(model).__name__)
-    size = min(vocab_size or model.config.vocab_size, model.config.vocab_size)
+    config = model.config
+    family = getattr(config, "model_type", type(model).__name__)
+    size = min(vocab_size or config.vocab_size, config.vocab_size)
+    length = length_of_check(config, model.num_parameters(), context)
     draw = torch.Generator().manual_seed(0)
-    read = min(READ, exact_context(model.config) - WIDTH)
-    tokens = torch.randint(size, (1, read + WIDTH), generator=draw).to(device)
+    tokens = torch.randint(size, (1, length), generator=draw).to(model.device)
+    at = torch.linspace(0, length - 1, min(COMPARED, length)).long().unique().to(model.device)
     try:
-        lm = LM(body, size, device, model.dtype, str(folder))
-        expected = model(tokens).logits[0, :, :size].float()
-        lm.start(1, read + WIDTH)
-        first = lm.logits(lm.forward(tokens[:, :read], [0]))
-        lm.forward(tokens[:, :WIDTH], [read])  # a draft that is taken back
-        last = lm.logits(lm.forward(tokens[:, read:], [read]))
+        # Without a cache: what it makes of the sequence as a whole.
+        expected = model(tokens, logits_to_keep=at, use_cache=False).logits[0, :, :size].float()
+        model(tokens[:, :1], use_cache=False)  # a rope that changes with the length is short again
+        body = body_of(model)
+        lm = LM(body, size, tokens.device, getattr(body, "dtype", model.dtype), str(folder))
+        found = lm.logits(_read(lm, tokens)[:, at])[0]
     except (AttributeError, TypeError, RuntimeError, IndexError, ValueError, KeyError) as error:
         raise unsupported(family, folder, f"{type(error).__name__}: {error}") from error
-    found = torch.cat([first, last], 1)[0]
     most = (found - expected).abs().max().item()
-    if not most <= MOST[model.dtype] * max(1.0, expected.abs().max().item()):
-        raise unsupported(family, folder, f"its scores differ from transformers' by {most:.2g}")
+    if not most <= MOST[body.precision] * max(1.0, expected.abs().max().item()):
+        raise unsupported(
+            family,
+            folder,
+            f"its scores differ from transformers' by {most:.2g} within {length} tokens",
+        )
+    return length
+
+
+def _read(lm, tokens):
+    """Hidden states (1, T, hidden size) of tokens (1, T), read as decoding reads them."""
+    length = tokens.shape[1]
+    lm.start(1, length + WIDTH)
+    last = max(1, length - WIDTH)
+    # The first block is short, so that a change of the rope with the length falls between two.
+    begins = [0, *range(min(READ, last), last, BLOCK), last]
+    hidden = [lm.forward(tokens[:, begin:end], [begin]) for begin, end in zip(begins, begins[1:])]
+    lm.forward(tokens[:, :WIDTH], [last])  # a draft that is taken back
+    if last < length - 1:
+        hidden.append(lm.forward(tokens[:, last:-1], [last]))
+    hidden.append(lm.forward(tokens[:, -1:], [length - 1]))
+    return torch.cat(hidden, 1)
+
+
+# ---- refusals ----------------------------------------------------------------------------------
 
 
 def text_config(config, folder):

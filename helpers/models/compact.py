@@ -15,7 +15,10 @@ SMALL_EMBEDDING = 1 << 24  # numbers in the embedding of a small model, at most
 
 
 def fits(config):
-    """Whether CompactBody computes this architecture: Qwen2 or Llama without sliding windows."""
+    """Whether CompactBody computes this architecture: Qwen2 or Llama without sliding windows.
+
+    And without biases in the products of the feed-forward block.
+    """
     windows = getattr(config, "sliding_window", None) and getattr(
         config, "use_sliding_window", True
     )
@@ -23,6 +26,7 @@ def fits(config):
         config.model_type in ("qwen2", "llama", "mistral")
         and config.hidden_act == "silu"
         and not windows
+        and not getattr(config, "mlp_bias", False)
     )
 
 

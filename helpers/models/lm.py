@@ -35,6 +35,13 @@ def head_size(config):
     return stated or config.hidden_size // config.num_attention_heads
 
 
+def window_of(config):
+    """How many tokens a sliding layer sees, its own among them; None where no layer slides."""
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
+    slides = "sliding_attention" in kinds and getattr(config, "use_sliding_window", True)
+    return getattr(config, "sliding_window", None) if slides else None
+
+
 def round_up(n, multiple):
     """The least multiple that is not below n."""
     return -(-n // multiple) * multiple
@@ -115,22 +122,47 @@ class PlainBody:
         self.config = model.config
         self.generation_eos = model.generation_config.eos_token_id
         self.precision = {torch.float32: "fp32", torch.bfloat16: "bf16"}[model.dtype]
+        self.window = window_of(model.config)
+        # Layers of several kinds, each with a mask of its own; None where all see alike.
+        self.kinds = getattr(model.config, "layer_types", None) if self.window else None
+        # What families do to the scores behind the head: Cohere, Granite; Gemma 2.
+        self.scale = getattr(model.config, "logit_scale", None) or 1.0
+        self.scale /= getattr(model.config, "logits_scaling", None) or 1.0
+        self.cap = getattr(model.config, "final_logit_softcapping", None)
 
     def __call__(self, tokens, memory):
-        bias = None
-        if memory.mask is not None:
-            bias = torch.zeros(memory.mask.shape, dtype=memory.dtype, device=memory.device)
-            bias.masked_fill_(~memory.mask, torch.finfo(memory.dtype).min)
+        if self.kinds:
+            masks = {
+                kind: self._mask(memory, self.window if kind == "sliding_attention" else None)
+                for kind in set(self.kinds)
+            }
+        else:
+            masks = self._mask(memory, self.window)
         return self.model.model(
             tokens,
-            attention_mask=bias,
+            attention_mask=masks,
             position_ids=memory.positions,
             use_cache=True,
             cache=RaggedCache(memory),
         ).last_hidden_state
 
+    @staticmethod
+    def _mask(memory, window):
+        """What is added to the scores (rows, 1, width, end); None where all may be seen."""
+        seen = memory.mask
+        if window and memory.end > window:
+            # A token at position t sees the cells t - window + 1 … t.
+            cells = torch.arange(memory.end, device=memory.device)
+            positions = memory.positions[:, None, :, None]
+            seen = (cells <= positions) & (cells > positions - window)
+        if seen is None:
+            return None
+        bias = torch.zeros(seen.shape, dtype=memory.dtype, device=memory.device)
+        return bias.masked_fill_(~seen, torch.finfo(memory.dtype).min)
+
     def logits(self, hidden):
-        return self.model.lm_head(hidden)
+        scores = self.scale * self.model.lm_head(hidden)
+        return self.cap * torch.tanh(scores / self.cap) if self.cap else scores
 
 
 class LM:

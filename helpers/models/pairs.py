@@ -10,7 +10,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from helpers.models import checks, compact
+from helpers import store
+from helpers.models import checks, compact, linears
 from helpers.models.compact import is_small
 from helpers.models.lm import LM, PlainBody
 from helpers.models.presets import locate, name_of, preset_of
@@ -208,16 +209,64 @@ def _choose_threads(device, preset):
 
 
 def load_lm(folder, vocab_size, device, speed, role):
-    """Load one model as an LM; `role` (draft, target) decides how the fast path packs it."""
+    """Load one model as an LM; `role` (draft, target) decides how the fast path packs it.
+
+    When these files are loaded first, their scores are compared with transformers' own.
+    """
     _check_memory(folder, speed)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     config = checks.text_config(AutoConfig.from_pretrained(folder), folder)
-    packs = speed != "plain" and compact.fits(config) and not getattr(config, "mlp_bias", False)
-    # What is packed anyway is read as it is stored: an fp32 copy would double the peak of memory.
-    read_as = "auto" if packs else dtype
+    packs = speed != "plain" and compact.fits(config)
+    precision = compact.precision_of(config, role, speed, device) if packs else str(dtype)
+    note = checks.note_of(folder, precision, device)
+    unknown = store.load(note) is None
+    checked = None
+    if packs:
+        if unknown:
+            checked = _check_compact(folder, config, precision, vocab_size, device, dtype)
+        # What is packed anyway is read as it is stored: an fp32 copy would double the peak of
+        # memory.
+        model = _read(folder, "auto", device)
+        context = checks.exact_context(config, model.num_parameters())
+        body = compact.CompactBody(model, precision, dtype)
+    else:
+        model = _read(folder, dtype, device)
+        context = checks.exact_context(config, model.num_parameters())
+        if unknown:
+            checked = checks.as_transformers(model, PlainBody, vocab_size, context, folder)
+        body = PlainBody(model)
+    if unknown:
+        store.keep(note, checked)
+    lm = LM(body, vocab_size, device, dtype, str(folder))
+    lm.context = context
+    return lm
+
+
+def _check_compact(folder, config, precision, vocab_size, device, dtype):
+    """Compare the compact forward with transformers' on a model's first layers, in fp32.
+
+    Then once more as they will be packed. Two layers go past lengths that all would take minutes
+    for; none of these families has layers of several kinds.
+    """
+    for kept_as, computed_in in {linears.FP32: torch.float32, precision: dtype}.items():
+        model = _read(folder, torch.float32, device, checks.first_layers(config))
+        context = checks.exact_context(config, model.num_parameters())
+
+        def body_of(model, kept_as=kept_as, computed_in=computed_in):
+            return compact.CompactBody(model, kept_as, computed_in)
+
+        checked = checks.as_transformers(model, body_of, vocab_size, context, folder)
+    return checked
+
+
+def _read(folder, dtype, device, config=None):
+    """transformers' model of a folder, complete; a `config` of fewer layers leaves the rest."""
+    before = transformers_logging.get_verbosity()
+    if config is not None:
+        transformers_logging.set_verbosity_error()  # it would list the layers that are left
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=read_as, output_loading_info=True
+            folder, config=config, dtype=dtype, output_loading_info=True
         )
         model = model.to(device).eval()
     except Exception as error:
@@ -225,16 +274,10 @@ def load_lm(folder, vocab_size, device, speed, role):
             f"the weights in {folder} cannot be read ({type(error).__name__}: {error}); "
             "they may be truncated: fetch or train them again"
         ) from error
+    finally:
+        transformers_logging.set_verbosity(before)
     checks.has_all(loading, folder)
-    if packs:
-        precision = compact.precision_of(model.config, role, speed, device)
-        body = compact.CompactBody(model, precision, dtype)
-    else:
-        body = PlainBody(model)
-        checks.as_transformers(model, body, vocab_size, device, folder)
-    lm = LM(body, vocab_size, device, dtype, str(folder))
-    lm.context = checks.exact_context(config)
-    return lm
+    return model
 
 
 def check_tokenizers(a, b, name_a, name_b):
