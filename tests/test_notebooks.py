@@ -131,6 +131,12 @@ def test_a_published_verdict_follows_from_its_checks(file):
     [
         (["--pair", "pockets"], "there is no pair 'pockets'; choose one of pocket"),
         (["--only", "42"], "there is no notebook '42'; choose among 01"),
+        (["--only", "03-12"], "there is no notebook '03-12'; choose among 01"),
+        (["--only", "05-03"], "there is no notebook '05-03'; choose among 01"),
+        (["--only", "03;05"], "there is no notebook '03;05'; choose among 01"),
+        (["--only", "01", "-p", "temperature", "-1"], "it must be 0 (greedy) or more"),
+        (["--only", "01", "-p", "temperature", "inf"], "temperature was 'inf'; it must be finite"),
+        (["--only", "03", "-p", "gammas", "[4, 20]"], "a block has 1 to 16 drafted tokens"),
         (
             ["--only", "01", "-p", "n_problem", "5"],
             "no chosen notebook has a parameter 'n_problem'",
@@ -149,6 +155,20 @@ def test_a_published_verdict_follows_from_its_checks(file):
 def test_wrong_names_stop_at_once(arguments, words):
     done = call("-m", "helpers.make.notebooks", *arguments)
     assert done.returncode != 0 and words in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "wanted, numbers",
+    [
+        ("", "01 02 03 04 05 06 07 08 09"),
+        ("03,05", "03 05"),
+        ("01-03", "01 02 03"),
+        ("3, 1..2 03", "03 01 02"),
+        ("notebooks/04_acceptance_anatomy.ipynb 07_aggressive_gamma", "04 07"),
+    ],
+)
+def test_notebooks_are_named_as_a_person_would(wanted, numbers):
+    assert [file.name[:2] for file in notebooks.choose(wanted)] == numbers.split()
 
 
 def test_two_notebooks_with_one_number_are_refused(tmp_path, monkeypatch):
@@ -180,7 +200,8 @@ def test_a_parameter_has_the_type_of_its_default(text, default, value):
 
 
 @pytest.mark.parametrize(
-    "text, default", [("1.5", 1), ("True", 1), ("True", 1.0), ("1", False), ("3", [1])]
+    "text, default",
+    [("1.5", 1), ("True", 1), ("True", 1.0), ("1", False), ("3", [1]), ("[1, 'a']", [1.0])],
 )
 def test_a_parameter_of_another_type_is_refused(text, default):
     with pytest.raises(ValueError, match="it must be like its default"):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import nbformat
+import papermill
 import pytest
 from conftest import ROOT, call
 
@@ -73,6 +74,39 @@ def test_other_parameters_give_another_name():
     assert names[1] == "seed-1"
     for name in names:
         assert common.checked_run(name) == name and len(name) < 80
+
+
+def folders_of(*runs):
+    """Where each of several commands would put notebook 04 of a pair of the user's own."""
+    found = []
+    for arguments in runs:
+        notebooks.main(["--pair", "mine", "--only", "04", *arguments])
+        files = sorted(common.OUT.rglob("04_*.ipynb"), key=lambda file: file.stat().st_mtime_ns)
+        found.append(files[-1].parent.parent.relative_to(common.OUT).as_posix())
+    return found
+
+
+def test_two_settings_of_a_pair_share_no_folder(tmp_path, monkeypatch, capsys):
+    """The first has the pair's folder, and keeps it when the same command comes again."""
+
+    def execute(file, notebook, parameters, target):
+        """Papermill without a kernel: the notebook with its parameters in it."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        papermill.execute_notebook(str(file), str(target), parameters, prepare_only=True)
+
+    (tmp_path / "pairs.toml").write_text('[mine]\ndraft = "me/small"\ntarget = "me/large"\n')
+    monkeypatch.setenv("SP_PAIRS", str(tmp_path / "pairs.toml"))
+    monkeypatch.setattr(notebooks, "execute", execute)
+    hot, cold, again, plain = folders_of(
+        ["-p", "tau", "-1"], ["-p", "tau", "1"], ["-p", "tau", "-1"], []
+    )
+    (common.OUT / "data/results/mine/note.txt").write_text("to be replaced")
+    (replaced,) = folders_of(["-p", "tau", "2"])
+    assert hot == again == replaced == "data/results/mine"
+    assert cold == "data/results/mine/tau-1" and plain == "data/results/mine/defaults"
+    printed = capsys.readouterr().out
+    assert "was made with other parameters and is kept; this run goes to" in printed
+    assert "Verdicts on mine/tau-1:" in printed
 
 
 # ---- one process at a time ---------------------------------------------------------------------
@@ -346,6 +380,8 @@ def test_tasks_are_checked_before_a_kernel_starts(prompts, tmp_path):
         planned("--only", "01", "-p", "task", "gsm9k")
     with pytest.raises(ValueError, match="there is no task 'gsm9k'"):
         planned("--only", "08", "-p", "tasks_used", f"['gsm9k', '{prompts}']")
+    with pytest.raises(ValueError, match="there is no task 'pocket-story'"):
+        planned("--only", "08", "-p", "open_ended", "['pocket-story']")
     with pytest.raises(FileNotFoundError, match="there is no file of prompts gone.jsonl"):
         planned("--only", "01", "-p", "task", "gone.jsonl")
     bad = tmp_path / "bad.jsonl"
@@ -452,6 +488,21 @@ def test_a_wrong_file_of_pairs(tmp_path, monkeypatch, text, words):
 def test_wrong_models_stop_at_once(arguments, words):
     with pytest.raises(ValueError, match=words):
         planned("--only", "01", *arguments)
+
+
+def test_a_pair_without_experts_skips_the_notebook_about_them(monkeypatch, capsys):
+    """All others are executed, and the end says why that one was not."""
+    executed = []
+    monkeypatch.setattr(notebooks, "execute", lambda file, *others: executed.append(file.name[:2]))
+    notebooks.main(["-p", "draft", DRAFT, "-p", "target", TARGET])
+    assert executed == [f"0{n}" for n in range(1, 9)]
+    lines = capsys.readouterr().out.rstrip().splitlines()
+    reason = "the pair draft+target has no experts, which it is about"
+    assert f"09_expert_routing.ipynb is skipped: {reason}" in lines
+    assert lines[-10] == "Verdicts on draft+target:"
+    assert lines[-1].split(None, 1) == ["09_expert_routing", f"skipped ({reason})"]
+    with pytest.raises(ValueError, match="no notebook is left to execute"):
+        notebooks.main(["--only", "09", "-p", "draft", DRAFT, "-p", "target", TARGET])
 
 
 def test_a_folder_that_is_not_there_is_no_hub_id():

@@ -1,6 +1,6 @@
 """Execute the notebooks in order, each into a temporary file first (make all).
 
-    python -m helpers.make.notebooks [--pair P] [--only "01 03"] [-p NAME VALUE]... [--run NAME]
+    python -m helpers.make.notebooks [--pair P] [--only "01 03-05"] [-p NAME VALUE]... [--run NAME]
 
 Every file `notebooks/NN_name.ipynb` is executed; there is no list to add a new one to. Names are
 checked before anything runs. A notebook is executed into a temporary file and replaces its source
@@ -15,7 +15,6 @@ Any notebook takes `-p task FILE`, a file of one's own prompts (helpers/tasks/ow
 """
 
 import argparse
-import ast
 import hashlib
 import json
 import os
@@ -31,14 +30,15 @@ import nbformat
 import papermill
 import torch
 from nbclient.exceptions import DeadKernelError
+from papermill.translators import translate_parameters
 
 from helpers import common, store, tasks
+from helpers.make.parameters import declared, injected, typed
 from helpers.models import presets
 
 FOLDER = common.ROOT / "notebooks"
 DEFAULT_PAIR = "pocket"
 CELL_TIMEOUT_S = 4 * 3600
-COUNTS = ("n_problems", "n_timed", "n_tune")  # how many problems an interval is taken over
 TUNING_SHARE = 5  # of a file of prompts one part in so many is for tuning, unless -p says otherwise
 LONGEST_NAME = 60  # characters of a run's name that is made from its parameters
 FAILED = "failed.json"  # in a run's folder: the notebooks whose last execution failed, and why
@@ -69,19 +69,40 @@ def available():
 
 
 def choose(wanted):
-    """Paths of the notebooks named by number or file name; '' is all, an unknown one an error."""
+    """Paths of the notebooks that are named, each once; '' is all of them.
+
+    wanted: numbers, ranges of numbers and file names, with spaces or commas between:
+    "01 03", "1,3", "03-05", "notebooks/03_main_benchmark.ipynb". Errors: a name that is none.
+    """
     have = available()
-    names = wanted.split() or list(have)
-    unknown = [name for name in names if Path(name).name[:2] not in have]
-    if unknown:
-        raise ValueError(f"there is no notebook {unknown[0]!r}; choose among {' '.join(have)}")
-    return [have[Path(name).name[:2]] for name in names]
+    chosen = []
+    for name in re.split(r"[\s,]+", wanted.strip(" ,")):
+        if name:
+            chosen += _named(name, have)
+    return list(dict.fromkeys(chosen)) or list(have.values())
+
+
+def _named(name, have):
+    """The notebooks that one word means: a number, a range of numbers, or a file's name."""
+    numbers = re.fullmatch(r"(\d{1,2})(?:(?:-|\.\.)(\d{1,2}))?", name)
+    if numbers:
+        first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+        ends = {f"{first:02d}", f"{last:02d}"}
+        if first <= last and ends <= set(have):
+            return [file for number, file in have.items() if first <= int(number) <= last]
+    for file in have.values():
+        if Path(name).name.removesuffix(".ipynb") == file.stem:
+            return [file]
+    raise ValueError(
+        f"there is no notebook {name!r}; choose among {' '.join(have)}, several as in "
+        '"01 03" or "03-05"'
+    )
 
 
 def title(notebook):
-    """What a notebook's first heading says, without its number: the claim in words."""
+    """What a notebook's first heading says, without number and "Claim:": the claim in words."""
     for cell in notebook.cells:
-        heading = re.match(r"#\s+(?:\d+\s*·\s*)?(.+)", cell.source)
+        heading = re.match(r"#\s+(?:\d+\s*·\s*)?(?:Claim:\s*)?(.+)", cell.source)
         if cell.cell_type == "markdown" and heading:
             return heading.group(1).strip()
     return ""
@@ -94,56 +115,19 @@ def published_as(notebook):
     return call.group(1) if call else None
 
 
+def without_experts(files, pair):
+    """Why notebooks that need a pair's experts are left out where it has none: {path: reason}."""
+    if presets.preset_of(pair).experts:
+        return {}
+    reasons = {}
+    for file in files:
+        code = [c.source for c in nbformat.read(file, 4).cells if c.cell_type == "code"]
+        if re.search(r"load_pair\(.*experts=True", "\n".join(code)):
+            reasons[file] = f"the pair {pair} has no experts, which it is about"
+    return reasons
+
+
 # ---- parameters --------------------------------------------------------------------------------
-
-
-def declared(notebook):
-    """Parameters of a notebook's tagged cell: {name: default}."""
-    cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
-    if len(cells) != 1:
-        raise ValueError("a notebook needs exactly one cell tagged `parameters`")
-    defaults = {}
-    for node in ast.parse(cells[0].source).body:
-        if isinstance(node, ast.AnnAssign):
-            defaults[node.target.id] = ast.literal_eval(node.value)
-        elif isinstance(node, ast.Assign):
-            defaults[node.targets[0].id] = ast.literal_eval(node.value)
-    return defaults
-
-
-def typed(name, text, default):
-    """A parameter's text as the type of its default; an error says what was expected."""
-    if isinstance(default, str):
-        return text
-    value = _literal(text)
-    if not _alike(value, default):
-        raise ValueError(f"parameter {name} was {text!r}; it must be like its default {default!r}")
-    if name in COUNTS and value < 2:
-        raise ValueError(
-            f"parameter {name} was {text!r}; an interval over problems needs at least 2 of them"
-        )
-    return value
-
-
-def _literal(text):
-    """'3' -> 3, 'inf' -> float('inf'), '[1, 2]' -> [1, 2]; what is no literal stays text."""
-    if text in ("inf", "-inf", "nan"):
-        return float(text)
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _alike(value, default):
-    """Whether a value may stand for a default: a whole number may for a float, a bool may not."""
-    if isinstance(value, bool) or isinstance(default, bool):
-        return type(value) is type(default)
-    if isinstance(default, float):
-        return isinstance(value, (int, float))
-    if isinstance(default, (list, tuple)):
-        return isinstance(value, (list, tuple))
-    return isinstance(value, type(default))
 
 
 def plan(files, pair, given):
@@ -165,7 +149,7 @@ def plan(files, pair, given):
             for name, text in wanted.items()
             if name in defaults
         }
-        for name in ("task", "tasks_used"):
+        for name in ("task", "tasks_used", "open_ended"):
             if name in parameters:
                 parameters[name] = _for_kernels(parameters[name])
         parameters |= _fitted(file, defaults, parameters)
@@ -347,7 +331,15 @@ def run_of(parameters):
 
 def main(arguments=None):
     given = read_arguments(arguments)
-    runs = plan(choose(given.only), given.pair, given.p)
+    files = choose(given.only)
+    skipped = without_experts(files, given.pair)
+    runs = plan([file for file in files if file not in skipped], given.pair, given.p)
+    for file, reason in skipped.items():
+        print(f"{file.name} is skipped: {reason}", flush=True)
+    if not runs:
+        raise ValueError("no notebook is left to execute; choose others, or another pair")
+    if not given.smoke:
+        given.run = _apart(runs, given)
     # The kernels read these: see the table of settings in helpers/README.md.
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
     os.environ["SP_QUIET"] = "1"
@@ -374,7 +366,9 @@ def main(arguments=None):
                 failed[file.stem] = reason
     if not given.smoke:
         run = f"{given.pair}/{given.run}" if given.run else given.pair
-        print(verdicts(run, [file for file, _, _ in runs], failed))
+        left_out = {file.stem: f"skipped ({reason})" for file, reason in skipped.items()}
+        left_out |= {name: f"failed ({reason})" for name, reason in failed.items()}
+        print(verdicts(run, files, left_out))
     if failed:
         each = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise RuntimeError(f"{len(failed)} of {len(runs)} notebooks failed. {each}")
@@ -415,6 +409,31 @@ def _target(file, parameters, given):
     return file if common.OUT == common.ROOT else common.OUT / "notebooks" / file.name
 
 
+def _apart(runs, given):
+    """The run's name; one from its parameters where the pair's folder holds others' executions.
+
+    Otherwise `-p tau -1` and `-p tau 1` would write over each other. What a pair's note.txt says
+    is to be replaced may be.
+    """
+    folder = common.OUT / "data" / "results" / given.pair
+    if given.run or given.pair == DEFAULT_PAIR or (folder / "note.txt").exists():
+        return given.run
+    for file, _, parameters in runs:
+        kept = folder / "notebooks" / file.name
+        if not kept.exists():
+            continue
+        anew = translate_parameters("python3", "python", parameters, "Parameters")
+        if injected(nbformat.read(kept, 4)).strip() != anew.strip():
+            name = run_of(given.p) or "defaults"
+            print(
+                f"note: {os.path.relpath(kept)} was made with other parameters and is kept; this "
+                f"run goes to a folder of its own, {folder / name} (RUN=NAME chooses another)",
+                flush=True,
+            )
+            return name
+    return ""
+
+
 def _warn_of_shared_names(runs):
     """Say when a copied notebook would overwrite the results of the one that it was copied from."""
     for file, notebook, _ in runs:
@@ -453,18 +472,16 @@ def note_failure(pair, name, reason):
         file.unlink(missing_ok=True)
 
 
-def verdicts(run, files, failed=()):
+def verdicts(run, files, left_out):
     """The lines that an execution ends with: each notebook and what it found. run: PAIR[/RUN].
 
-    failed: name of a notebook -> why it failed.
+    left_out: name of a notebook -> what became of it, where it has found nothing this time.
     """
     lines = [f"\nVerdicts on {run}:"]
     for file in files:
         facts = store.facts(run, file.name[:2])
         found = facts["verdict"] if facts else "none was published"
-        if file.stem in failed:
-            found = f"failed ({failed[file.stem]})"
-        lines.append(f"  {file.stem:<28}{found}")
+        lines.append(f"  {file.stem:<28}{left_out.get(file.stem, found)}")
     return "\n".join(lines)
 
 
