@@ -20,7 +20,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
-	@echo 'all takes PAIR=, NOTEBOOKS="01 03", PARAMS="-p name value" and RUN=name; bench takes PAIR=;'
+	@echo 'all takes PAIR=, NOTEBOOKS="01 03-05", PARAMS="-p name value" and RUN=name; bench takes PAIR=;'
 	@echo 'advise takes PAIR=, TASK=, RUN= and PARAMS="--problems 50 --temperature 0.7 ...";'
 	@echo 'all three take DEVICE=cpu. Every other setting is in helpers/README.md.'
 
@@ -76,8 +76,9 @@ test-browser: $(READY)  ## the views in a real browser (as root on Debian it ins
 	# Once more, because a busy machine can be too slow for a browser.
 	$(PY) -m pytest tests/browser -s --durations=5 --reruns 1
 
-lab: $(READY)  ## open JupyterLab
-	$(PY) -m jupyter lab notebooks
+lab: $(READY)  ## open JupyterLab on the whole repository
+	$(PY) -m jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks \
+	  $(if $(filter 0,$(shell id -u)),--allow-root)
 
 pocket: $(READY)  ## train the five pocket models from a seed (keeps what data/pocket already has)
 	$(PY) -m helpers.make.pocket

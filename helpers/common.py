@@ -2,6 +2,7 @@
 
 SP_OUT moves figures and results, SP_CACHE the cache, SP_MODELS the fetched weights.
 SP_RUN names a run with settings of its own: its figures and results get folders inside the pair's.
+A notebook that is run by hand, in JupyterLab say, writes to such a folder too: LAB.
 """
 
 import errno
@@ -17,8 +18,9 @@ DATA = ROOT / "data"
 OUT = Path(os.environ.get("SP_OUT") or ROOT).absolute()
 CACHE = Path(os.environ.get("SP_CACHE") or DATA / "cache").absolute()
 MODELS = Path(os.environ.get("SP_MODELS") or DATA / "models").absolute()
+LAB = "lab"  # the run of whoever tries a notebook: the published record stays as it is
 # What lies beside the folders of a pair's runs.
-TAKEN = ("figures", "notebooks", "advice")
+TAKEN = ("figures", "notebooks", "advice", LAB)
 
 
 def figures(pair):
@@ -32,8 +34,20 @@ def results(pair):
 
 
 def run_name():
-    """The name of a run with settings of its own, from SP_RUN; "" for the pair itself."""
-    return checked_run(os.environ.get("SP_RUN", ""))
+    """The name of a run with settings of its own, from SP_RUN; "" for the pair itself.
+
+    `make all` always sets SP_RUN for its kernels: where it is not set, a kernel is run by hand.
+    """
+    given = os.environ.get("SP_RUN")
+    if given is None:
+        return LAB if _in_a_kernel() else ""
+    return checked_run(given)
+
+
+def _in_a_kernel():
+    """Whether this is a notebook's process."""
+    ipython = sys.modules.get("IPython")
+    return hasattr(ipython and ipython.get_ipython(), "kernel")
 
 
 def checked_run(name):

@@ -329,6 +329,8 @@ def publish_facts(pair_name, name, *, numbers=None, tables=None, **facts):
     write_text(file, json.dumps(facts, indent=1, default=float) + "\n")
     while _unpublished:
         _unpublished.pop().unlink(missing_ok=True)
+    if common.run_name() == common.LAB:
+        print(f"Kept in {file.parent}; the published record stays as make all has written it.")
     return file
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import nbclient
 import nbformat
 import papermill
 import pytest
@@ -107,6 +108,23 @@ def test_two_settings_of_a_pair_share_no_folder(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "was made with other parameters and is kept; this run goes to" in printed
     assert "Verdicts on mine/tau-1:" in printed
+
+
+def test_a_notebook_that_is_run_by_hand_leaves_the_record_alone(tmp_path, monkeypatch):
+    """What `make all` has written stays, and the pages do not show what was tried."""
+    publish = "from helpers import store\nstore.publish_facts('pocket', '01', verdict='holds')"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(publish)])
+    monkeypatch.setenv("SP_OUT", str(common.OUT))
+    store.publish_facts("pocket", "01", verdict="does not hold")
+    monkeypatch.delenv("SP_RUN")
+    nbclient.NotebookClient(book, timeout=60, kernel_name="python3").execute()
+    assert store.facts("pocket", "01") == {"verdict": "does not hold", "numbers": {}, "tables": {}}
+    assert store.facts("pocket/lab", "01")["verdict"] == "holds"
+    assert "data/results/pocket/lab; the published record" in book.cells[0].outputs[0].text
+    assert summary.runs("pocket") == ["pocket"]
+    assert common.run_name() == ""  # this process is no kernel
+    with pytest.raises(ValueError, match="run was 'lab'"):
+        notebooks.read_arguments(["--run", "lab"])
 
 
 # ---- one process at a time ---------------------------------------------------------------------

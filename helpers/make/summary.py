@@ -32,9 +32,12 @@ def folder(run):
 
 
 def runs(pair):
-    """The pair itself, then its runs with settings of their own: [PAIR, "PAIR/humaneval", ...]."""
+    """The pair itself, then its runs with settings of their own: [PAIR, "PAIR/humaneval", ...].
+
+    What somebody has tried in JupyterLab is no part of the record.
+    """
     names = [f.name for f in sorted(folder(pair).glob("*/")) if any(f.glob("[0-9][0-9].json"))]
-    return [pair, *(f"{pair}/{name}" for name in names)]
+    return [pair, *(f"{pair}/{name}" for name in names if name != common.LAB)]
 
 
 def every_run():
@@ -320,7 +323,9 @@ def _measured_line(run, key):
 
 def record(pair):
     """One sentence: the weights, the machine, the libraries and the days of a pair's results."""
-    tables = [f for f in folder(pair).glob("**/[0-9][0-9]_*.parquet") if f.parent.name != "figures"]
+    tables = []
+    for run in runs(pair):
+        tables += sorted(folder(run).glob("[0-9][0-9]_*.parquet"))
     if not tables:
         return ""
     columns = ["revision", "speed", "device", "dtype", "torch", "transformers"]
