@@ -45,7 +45,7 @@ STOPPED = Speculative(rules.STRICT, EntropyStop(16, 1.0), label="SP, stop")
 def parsed(arguments):
     """The command line; a pair of two models is known by its name afterwards."""
     parser = argparse.ArgumentParser(
-        prog="python -m helpers.make.advise", description=__doc__.split("\n")[0]
+        prog="python -m helpers.make.advise", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--pair", default=DEFAULT_PAIR, help="a pair's name")
     parser.add_argument("--draft", help="a hub id or a folder, with --target")

@@ -336,7 +336,7 @@ def installed():
 def parsed(arguments):
     """The command's arguments; refuses repeats without a median of their own."""
     parser = argparse.ArgumentParser(
-        prog="python -m helpers.make.bench", description=__doc__.split("\n")[0]
+        prog="python -m helpers.make.bench", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--pair", default="pocket")
     parser.add_argument("--task", help="whose problems; gsm8k by default, on pocket arithmetic")

@@ -56,7 +56,7 @@ def fidelity_of(pair_name, texts):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(
-        prog="python -m helpers.make.fidelity", description=__doc__.split("\n")[0]
+        prog="python -m helpers.make.fidelity", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--pair", default="qwen2.5-coder")
     given = parser.parse_args(arguments)

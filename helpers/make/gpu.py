@@ -669,7 +669,7 @@ def kept_nowhere():
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(
-        prog="python -m helpers.make.gpu", description=__doc__.split("\n")[0]
+        prog="python -m helpers.make.gpu", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--minutes", type=float, default=7.0, help="after which no part is begun")
     parser.add_argument(
