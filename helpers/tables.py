@@ -74,11 +74,11 @@ def per_rescue(forked, column, at_most=np.inf):
     """Mean of a column of forks.follow over the rescues that a gate at `at_most` nats lets through.
 
     Every fork counts by its weight; problems are resampled. Returns Interval, without a number
-    where fewer than FEW_FORKED problems have a graded fork.
+    where fewer than FEW_FORKED problems have a graded fork; a column `ungraded` may say why.
     """
     sums = _fork_sums(forked[forked.H_q <= at_most], column)
     if len(sums) < FEW_FORKED:
-        return stats.nothing("too few graded forks")
+        return _too_few(forked, column)
     mean = stats.bootstrap(sums, lambda means: means[..., 0] / means[..., 1])
     return stats.widened(mean).within(-1.0, 1.0)
 
@@ -90,7 +90,7 @@ def per_answer(forked, column, expected, at_most=np.inf):
     """
     sums = _fork_sums(forked[forked.H_q <= at_most], column)
     if len(sums) < FEW_FORKED:
-        return stats.nothing("too few graded forks")
+        return _too_few(forked, column)
     table = sums.reindex(expected.index, fill_value=0.0).assign(expected=expected)
     return stats.bootstrap(table, lambda means: means[..., 2] * means[..., 0] / means[..., 1])
 
@@ -100,13 +100,20 @@ def safer_below(forked, column, tau):
     low = _fork_sums(forked[forked.H_q <= tau], column)
     high = _fork_sums(forked[forked.H_q > tau], column)
     if min(len(low), len(high)) < FEW_FORKED:
-        return stats.nothing("too few graded forks")
+        return _too_few(forked, column)
     both = pd.concat([high, low], axis=1).fillna(0.0)
 
     def gap(means):
         return means[..., 0] / means[..., 1] - means[..., 2] / means[..., 3]
 
     return stats.widened(stats.bootstrap(both, gap))
+
+
+def _too_few(forked, column):
+    """What stands in place of a mean over forks: why none is graded, where `ungraded` tells."""
+    if len(forked) and "ungraded" in forked and forked[column].isna().all():
+        return stats.ungraded(forked)
+    return stats.nothing("too few graded forks")
 
 
 def _fork_sums(forked, column):

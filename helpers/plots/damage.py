@@ -14,6 +14,11 @@ HARM = "#D55E00"
 COUNTED = "#0072B2"
 
 
+def _points(share, _):
+    """A tick's label: a difference of shares in points."""
+    return f"{100 * share:.6g}"
+
+
 def fates(by_entropy, by_slot, tau):
     """What became of drafted tokens, by draft entropy and by slot.
 
@@ -56,7 +61,7 @@ def rescue_cost(centres, tv, rescued, overshoot):
     left.set(
         xlabel=NATS,
         ylabel="per tested position",
-        title="Every rescue is damage: computed and counted",
+        title="Distance from the target, and rescues",
         ylim=(0, None),
     )
     left.legend()
@@ -66,7 +71,7 @@ def rescue_cost(centres, tv, rescued, overshoot):
         xlabel=NATS,
         ylabel="max over tokens of o / p",
         yscale="log",
-        title="How far one token is inflated",
+        title="Overshoot: how much too often one token comes",
     )
     right.legend()
     return fig
@@ -75,8 +80,9 @@ def rescue_cost(centres, tv, rescued, overshoot):
 def rescue_harm(gates, harm, placebo, answers):
     """What one rescue costs, and what an answer's rescues cost.
 
-    gates: names of the gates, from the lowest to none; harm, placebo: an Interval per gate;
-    answers: rule -> measure -> Interval, accuracy that an answer loses.
+    gates: names of the gates, from the lowest to none (no name: no fork has a grade); harm,
+    placebo: an Interval per gate; answers: rule -> measure -> Interval, accuracy that an answer
+    loses.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), width_ratios=(3, 2))
     rows = {"rescued token": (harm, Look(HARM, "o")), "placebo": (placebo, Look("#777777", "s"))}
@@ -88,10 +94,13 @@ def rescue_harm(gates, harm, placebo, answers):
         xticks=range(len(gates)),
         xticklabels=gates,
         xlabel="rescues at H(q) ≤ τ, nats",
-        ylabel="accuracy lost per rescue",
+        ylabel="accuracy lost per rescue, points",
         title="What one rescue costs, by gate",
     )
-    left.legend()
+    if gates:
+        left.legend()
+    else:
+        left.text(0.5, 0.5, "no graded forks", transform=left.transAxes, ha="center")
     measures = list(dict.fromkeys(name for values in answers.values() for name in values))
     looks = dict(zip(measures, (Look(HARM, "o"), Look(COUNTED, "D"), Look("#000000", "v"))))
     for k, values in enumerate(answers.values()):
@@ -103,10 +112,11 @@ def rescue_harm(gates, harm, placebo, answers):
         xticks=range(len(answers)),
         xticklabels=answers,
         xlim=(-0.5, len(answers) - 0.5),
-        title="What all of an answer's rescues cost",
+        ylabel="accuracy lost, points",
+        title="What an answer loses",
     )
     for ax in (left, right):
-        ax.yaxis.set_major_formatter(PercentFormatter(1))
+        ax.yaxis.set_major_formatter(_points)
         ax.grid(axis="x", visible=False)
     handles, names = right.get_legend_handles_labels()
     right.legend(handles, names, loc="upper left")

@@ -231,9 +231,9 @@ def matched(table, null):
     ax.set(
         yticks=range(len(rows)),
         yticklabels=list(rows),
-        xlabel="accuracy: entropy gate − rival (right: the gate is better)",
+        xlabel="accuracy: entropy gate − rival, points (right: the gate is better)",
         title="At equal savings",
     )
-    ax.xaxis.set_major_formatter(_per_cent)
+    ax.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.6g}")
     ax.invert_yaxis()
     return fig
