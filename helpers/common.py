@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 from tqdm import tqdm
@@ -21,6 +22,18 @@ MODELS = Path(os.environ.get("SP_MODELS") or DATA / "models").absolute()
 LAB = "lab"  # the run of whoever tries a notebook: the published record stays as it is
 # What lies beside the folders of a pair's runs.
 TAKEN = ("figures", "notebooks", "advice", LAB)
+
+
+def _print_anything(*streams):
+    """Let what a stream cannot say (γ under LC_ALL=C, say) become a question mark, not an error."""
+    for stream in streams:
+        if (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf"):
+            continue
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+_print_anything(sys.stdout, sys.stderr)
 
 
 def figures(pair):
@@ -48,6 +61,11 @@ def _in_a_kernel():
     """Whether this is a notebook's process."""
     ipython = sys.modules.get("IPython")
     return hasattr(ipython and ipython.get_ipython(), "kernel")
+
+
+def _cell_number():
+    """The number of the cell that runs, in a notebook's process."""
+    return sys.modules["IPython"].get_ipython().execution_count
 
 
 def checked_run(name):
@@ -81,5 +99,44 @@ def cannot_write(file, error):
 def track(items, desc, total=None):
     """Iterate `items` under a bar on a terminal or in JupyterLab; silent under papermill and CI."""
     quiet = os.environ.get("SP_QUIET") or os.environ.get("CI")
-    interactive = sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
-    return tqdm(items, desc=desc, total=total, leave=False, disable=bool(quiet) or not interactive)
+    in_lab = "JPY_SESSION_NAME" in os.environ
+    return tqdm(
+        items,
+        desc=desc,
+        total=total,
+        leave=False,
+        delay=0.5,  # what is done by then needs no bar
+        disable=bool(quiet) or not (sys.stderr.isatty() or in_lab),
+        file=_line_of(_cell_number()) if in_lab and _in_a_kernel() else None,
+    )
+
+
+class CellLine:
+    """One line below a notebook's cell that bars write to, and which is empty when they are done.
+
+    On the error stream, every bar would leave a line of its own on red ground.
+    """
+
+    encoding = "utf-8"  # of the bar's blocks
+
+    def __init__(self):
+        self.shown = None
+
+    def write(self, text):
+        """Put a bar in place of what stood there; tqdm's moves of the cursor are left out."""
+        from IPython.display import display
+
+        bundle = {"text/plain": text.replace("\x1b[A", "").strip()}
+        if self.shown is None:
+            self.shown = display(bundle, raw=True, display_id=True)
+        else:
+            self.shown.update(bundle, raw=True)
+
+    def flush(self):
+        """Nothing waits to be written."""
+
+
+@cache
+def _line_of(cell):
+    """The line that all bars of one execution of a cell share."""
+    return CellLine()

@@ -17,6 +17,7 @@ import pickle
 import platform
 import re
 import sys
+import time
 import types
 import uuid
 from contextlib import contextmanager, suppress
@@ -40,8 +41,21 @@ DECODING = (
     "probes.py",
 )
 GRADING = ("tasks/*.py",)
-CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+CANNOT_WRITE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    # Something else stands where a folder or a file is to be.
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+)
+CHECKSUM_BYTES = hashlib.sha256().digest_size
 TEMPORARY = re.compile(r"\.[0-9a-f]{32}\..+")  # the names of `replacing`
+LEFT_S = 24 * 3600  # after which a file that is still being written was left by a killed run
 LIBRARIES = ("torch", "numpy", "pandas", "scipy", "math")  # their versions are in every row
 _unpublished = set()  # files of the timings that no notebook has published yet
 
@@ -84,11 +98,12 @@ def write_table(file, frame):
 
 
 def read_json(file):
-    """What a JSON file holds; None where it is absent or damaged."""
+    """The object that a JSON file holds; None where it is absent, damaged or holds none."""
     try:
-        return json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 # ---- who writes --------------------------------------------------------------------------------
@@ -142,6 +157,11 @@ def _take_over(folder, holder, others):
         for file in place.glob(".*"):
             if TEMPORARY.fullmatch(file.name) and file.is_file():
                 file.unlink(missing_ok=True)
+    # The cache is everybody's: what is young there may be another run's.
+    for file in common.CACHE.rglob(".*"):
+        with suppress(OSError):  # its run has just moved it
+            if TEMPORARY.fullmatch(file.name) and time.time() - file.stat().st_mtime > LEFT_S:
+                file.unlink()
 
 
 def _who(holder):
@@ -160,19 +180,32 @@ def cached(kind, *facts):
 
 
 def load(file):
-    """What `keep` put there, or None: a file that is absent, cut off or foreign is no result."""
+    """What `keep` put there, or None: a file that is absent, damaged or foreign is no result."""
+    file = Path(file)
     try:
-        with open(file, "rb") as stream:
-            return pickle.load(stream)
-    except (OSError, EOFError, pickle.UnpicklingError, AttributeError, ImportError, ValueError):
+        content = file.read_bytes()
+    except OSError:
+        return None
+    checksum, packed = content[:CHECKSUM_BYTES], content[CHECKSUM_BYTES:]
+    if checksum != _checksum(file, packed):
+        return None
+    try:
+        return pickle.loads(packed)
+    except Exception:  # of a class that is no more, say; pickle promises no list of its errors
         return None
 
 
 def keep(file, value):
     """Put a value into the cache, in one move."""
+    file = Path(file)
+    packed = pickle.dumps(value)
     with replacing(file) as temporary:
-        with open(temporary, "wb") as stream:
-            pickle.dump(value, stream)
+        temporary.write_bytes(_checksum(file, packed) + packed)
+
+
+def _checksum(file, packed):
+    """What stands before a kept value: one bit that has turned, or another name, and it differs."""
+    return hashlib.sha256(file.name.encode() + packed).digest()
 
 
 def fingerprint(*facts):

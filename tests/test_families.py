@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -296,6 +297,16 @@ def test_weights_that_are_not_there_are_not_made_up(tmp_path):
     save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(RuntimeError, match=r"lack 1 tensors .*layers.1.mlp.up_proj.weight"):
         loaded(tmp_path)
+
+
+@pytest.mark.parametrize("speed", ["fast", "plain"])
+@pytest.mark.parametrize("ends, expected", [([1, 5], (1, 3, 5)), (5, (3, 5)), (None, (3,))])
+def test_every_end_token_ends_an_answer(tmp_path, speed, ends, expected):
+    model = saved(tmp_path, "qwen2")
+    model.generation_config.eos_token_id = ends
+    model.save_pretrained(tmp_path)
+    tokenizer = SimpleNamespace(eos_token_id=3)
+    assert pairs.end_tokens(loaded(tmp_path, speed), tokenizer) == expected
 
 
 # ---- tokenizers and templates ------------------------------------------------------------------

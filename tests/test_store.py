@@ -1,5 +1,6 @@
 """What a cached result belongs to: everything that made it, the code of a reader's own rule too."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -90,14 +91,65 @@ def test_values_of_the_projects_own_classes_tell_apart():
     assert len(seen) == 14
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a pickle", pickle.dumps([1, 2, 3])[:-4]])
-def test_a_damaged_cache_file_counts_as_absent(damage, tmp_path):
+def test_a_damaged_cache_file_counts_as_absent(tmp_path):
+    """Cut off anywhere, with one bit turned, of another program, or of another result."""
+    value = {"rows": [1.5, "two"], "more": list(range(30))}
     file = tmp_path / "a.pkl"
-    file.write_bytes(damage)
-    assert store.load(file) is None
-    store.keep(file, [1, 2, 3])
-    assert store.load(file) == [1, 2, 3]
+    store.keep(file, value)
+    whole = file.read_bytes()
+    damaged = [whole[:length] for length in range(len(whole))]
+    damaged += [b"not a pickle", pickle.dumps(value), b"\0" * 100]
+    for at in range(len(whole)):
+        turned = bytearray(whole)
+        turned[at] ^= 1 << at % 8
+        damaged.append(bytes(turned))
+    for content in damaged:
+        file.write_bytes(content)
+        assert store.load(file) is None, content
+    other = tmp_path / "b.pkl"
+    other.write_bytes(whole)  # under a name that belongs to other facts
+    assert store.load(other) is None
     assert store.load(tmp_path / "absent.pkl") is None
+    store.keep(file, value)
+    assert store.load(file) == value
+
+
+class Gone:
+    """Of a value that is kept, and cannot be made again later."""
+
+    def __reduce__(self):
+        return int, ("nothing",)
+
+
+def test_what_cannot_be_made_again_counts_as_absent(tmp_path):
+    file = tmp_path / "a.pkl"
+    store.keep(file, Gone())
+    assert store.load(file) is None
+
+
+def test_a_cache_that_cannot_be_read_or_written_is_told_apart(tmp_path):
+    """A folder where the file should be: no result, and a sentence when there is one to keep."""
+    file = tmp_path / "a.pkl"
+    file.mkdir()
+    (file / "inside").write_text("")
+    assert store.load(file) is None
+    with pytest.raises(OSError, match=r"a.pkl cannot be written \(.*\); set SP_OUT and SP_CACHE"):
+        store.keep(file, 1)
+    in_the_way = tmp_path / "cache"
+    in_the_way.write_text("")
+    assert store.load(in_the_way / "runs" / "a.pkl") is None
+    with pytest.raises(OSError, match=r"a.pkl cannot be written \(.*\); set SP_OUT and SP_CACHE"):
+        store.keep(in_the_way / "runs" / "a.pkl", 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pkl", "cache"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"3", b"\xff\xfe", b"[" * 100_000])
+def test_a_record_that_is_no_object_counts_as_absent(content, tmp_path):
+    file = tmp_path / "times.json"
+    file.write_bytes(content)
+    assert store.read_json(file) is None
+    store.write_text(file, '{"a": 1}')
+    assert store.read_json(file) == {"a": 1}
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -108,6 +160,20 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         raise KeyboardInterrupt
     assert file.read_text() == "old"
     assert [f.name for f in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_a_killed_run_has_left_in_the_cache_goes_a_day_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "CACHE", tmp_path / "cache")
+    folder = common.CACHE / "runs"
+    folder.mkdir(parents=True)
+    young, old = (folder / f".{digit * 32}.a.pkl" for digit in "01")
+    kept = folder / "b.pkl"
+    for file in (young, old, kept):
+        file.write_text("")
+    for file in (old, kept):
+        os.utime(file, (1, 1))
+    with store.locked(tmp_path / "run"):
+        assert set(folder.iterdir()) == {young, kept}
 
 
 def test_a_rule_that_is_edited_is_decoded_anew(pocket, tmp_path, monkeypatch):

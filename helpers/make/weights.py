@@ -133,7 +133,11 @@ def _download(requirement, folder):
     """Download one wheel into `folder`. Returns the end of pip's error, or "" when all is well."""
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     done = subprocess.run(
-        [*pip, "--dest", str(folder), requirement], capture_output=True, text=True, check=False
+        [*pip, "--dest", str(folder), requirement],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
     )
     if done.returncode == 0:
         return ""

@@ -24,7 +24,7 @@ TURNING = re.compile(r"window|attention_chunk|local_attention|original_max_posit
 NO_LENGTH = re.compile(r"layers|pattern|use_")
 READ = 12  # tokens of the check that are read first; then WIDTH that are taken back, and WIDTH more
 WIDTH = 4
-WORK = 1 << 38  # multiplications and additions of a check's forward, at most: seconds on a CPU
+WORK = 1 << 39  # multiplications and additions of a check's forward, at most: seconds on a CPU
 LONGEST = 4096  # tokens of a check
 BLOCK = 256  # of them at once
 COMPARED = 64  # positions whose scores are compared, at most
@@ -66,14 +66,14 @@ def _ropes(config):
 
 def affordable(parameters):
     """Tokens that a check may read through a model of so many parameters."""
-    return min(LONGEST, max(READ + WIDTH, WORK // parameters))
+    return min(LONGEST, WORK // parameters)
 
 
 def length_of_check(config, parameters, context):
-    """Tokens that are read: past every length at which something changes, if the check can."""
-    turning = [n for n in _turning_points(config.to_dict()) if n < context]
-    wanted = max([READ, *turning]) + 2 * WIDTH
-    return min(wanted, affordable(parameters), context)
+    """Tokens that are read: past every length at which something changes that can be passed."""
+    most = min(affordable(parameters), context)
+    turning = [n for n in _turning_points(config.to_dict()) if n + 2 * WIDTH <= most]
+    return min(max([READ, *turning]) + 2 * WIDTH, context)
 
 
 def _turning_points(settings):

@@ -243,13 +243,19 @@ def load_lm(folder, vocab_size, device, speed, role):
 
 
 def _check_compact(folder, config, precision, vocab_size, device, dtype):
-    """Compare the compact forward with transformers' on a model's first layers, in fp32.
+    """Compare the compact forward with transformers' on a part of a model, in fp32.
 
-    Then once more as they will be packed. Two layers go past lengths that all would take minutes
-    for; none of these families has layers of several kinds.
+    Then once more as it will be packed. The first layers go past lengths that all would take
+    minutes for, and none of these families has layers of several kinds; of a large vocabulary so
+    much is taken that the model still counts as large.
     """
+    words = min(config.vocab_size, compact.SMALL_EMBEDDING // config.hidden_size + 1)
     for kept_as, computed_in in {linears.FP32: torch.float32, precision: dtype}.items():
         model = _read(folder, torch.float32, device, checks.first_layers(config))
+        for part in (model.model.embed_tokens, model.lm_head):
+            part.weight = torch.nn.Parameter(part.weight[:words].clone(), requires_grad=False)
+        model.model.embed_tokens.padding_idx = None  # it may be among the others
+        model.config.vocab_size = words
         context = checks.exact_context(config, model.num_parameters())
 
         def body_of(model, kept_as=kept_as, computed_in=computed_in):
@@ -325,7 +331,8 @@ def _check_memory(folder, speed):
     stored = "float32"
     config = Path(folder) / "config.json"
     if config.exists():
-        stored = json.loads(config.read_text()).get("dtype", "float32")
+        settings = json.loads(config.read_text(encoding="utf-8"))
+        stored = settings.get("dtype") or settings.get("torch_dtype") or stored
     # fp32 is used as it lies there; anything else is turned or packed, beside what was read.
     copies = 1 if "32" in stored and speed == "plain" else 2
     need = 1.1 * copies * sum(file.stat().st_size for file in files) / 2**30
