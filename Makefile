@@ -19,7 +19,7 @@ READY := $(VENV)/.ready
 export DEVICE
 export JUPYTER_PREFER_ENV_PATH := 1
 .DELETE_ON_ERROR:
-.PHONY: help setup all advise lint test test-browser lab figures fidelity bench gpu pocket models readme test-vllm clean
+.PHONY: help setup all advise lint test test-browser screens lab figures fidelity bench gpu pocket models readme test-vllm clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,7 +27,7 @@ help:  ## list the targets
 	@echo 'advise takes PAIR=, TASK=, RUN= and PARAMS="--problems 50 --temperature 0.7 ...";'
 	@echo 'all three take DEVICE=cpu. Every other setting is in helpers/README.md.'
 
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.txt pyproject.toml helpers/make/sp_entropy.json
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer was found; install one" \
 	  "or set PYTHON=/path/to/python3.11"; exit 1; }
 	@test -z "$(filter-out cpu,$(TORCH))" || { echo "error: TORCH was $(TORCH); give cpu, or" \
@@ -39,6 +39,7 @@ $(READY): requirements.txt pyproject.toml
 	$(PY) $(PIP_INSTALL) -r requirements.txt
 	$(PY) $(PIP_INSTALL) --no-deps -e .
 	$(PY) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3" >/dev/null
+	cp helpers/make/sp_entropy.json $(VENV)/etc/jupyter/jupyter_server_config.d/
 	@touch $@
 
 setup: $(READY)  ## create .venv with the pinned requirements and the kernel (TORCH=cpu: no CUDA)
@@ -83,6 +84,9 @@ test-browser: $(READY)  ## the views in a real browser (as root on Debian it ins
 	$(PY) $(PIP_INSTALL) -e ".[browser]"
 	# Once more, because a busy machine can be too slow for a browser.
 	$(PY) -m pytest tests/browser -s --durations=5 --reruns 1
+
+screens:  ## renew the pictures of the views in figures/screens (as test-browser)
+	SP_SCREENS=figures/screens $(MAKE) test-browser
 
 lab: $(READY)  ## open JupyterLab on the whole repository
 	$(PY) -m jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks \

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,17 @@ from helpers.decoding import decode
 from helpers.methods import EntropyStop, Fixed, Routed, Sampling, Speculative, SqrtEntropyStop
 from helpers.plots import style
 from helpers.stats import proportion
-from helpers.views import cells, charts, controls, deciding, live_view, static, strips, sweeping
+from helpers.views import (
+    cells,
+    charts,
+    controls,
+    deciding,
+    live_view,
+    offering,
+    static,
+    strips,
+    sweeping,
+)
 from helpers.views.controls import TOP
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -284,11 +295,46 @@ def test_lines_of_speakers_can_be_seen_on_white(colour):
 
 
 def test_shades_grow_darker_with_entropy():
-    shades = [cells.shade(H)[0] for H in (0, 0.1, 0.3, 0.7, 1.2, 2, 9)]
+    shades = [cells.shaded(H)["bg"] for H in (0, 0.1, 0.3, 0.7, 1.2, 2, 9)]
     assert shades == list(style.SHADES)
     light = [luminance(shade) for shade in shades]
     assert light == sorted(light, reverse=True)
-    assert cells.shade(float("nan")) == cells.shade(None) == ("", "")
+    assert cells.shaded(float("nan")) == cells.shaded(None) == {}
+
+
+def shades_of(theme):
+    """(background, colour) of the seven shades, as strips.css has them in a theme."""
+    css = Path(strips.__file__).with_name("strips.css").read_text(encoding="utf-8")
+    return [
+        re.search(
+            rf"^{re.escape(theme)}\.sp-shade-{i} {{ background: (#\w+); color: (#\w+); }}$",
+            css,
+            re.MULTILINE,
+        ).groups()
+        for i in range(len(style.SHADES))
+    ]
+
+
+def test_the_shades_of_the_light_theme_are_those_of_the_figures():
+    assert shades_of("") == [(shade, style.text_on(shade)) for shade in style.SHADES]
+
+
+def test_in_the_dark_theme_sure_tokens_are_dark_and_all_can_be_read():
+    dark = shades_of('[data-jp-theme-light="false"] ')
+    light = [luminance(background) for background, _ in dark]
+    assert light == sorted(light)
+    assert contrast(dark[0][0], "#111111") < 1.3  # JupyterLab's dark page
+    for background, colour in dark:
+        assert contrast(background, colour) >= 4.5  # WCAG 2.2, AA
+
+
+def test_the_key_says_whole_ranges_and_no_mark_is_a_plus_sign():
+    key = cells.legend()["cells"]
+    words = [cell["text"] for cell in key[: len(style.SHADES)]]
+    assert words[:2] == ["≤ 0.05", "0.05 – 0.2"]
+    assert words[-1] == "> 2.5"
+    assert [cell["shade"] for cell in key[: len(style.SHADES)]] == list(range(7))
+    assert not {"+", "-", "*", "/", "="} & set(cells.MARKS.values())
 
 
 class Tags(HTMLParser):
@@ -410,7 +456,7 @@ def test_sliders_of_the_anatomy_decide_again(traces, pocket, problems):
     assert not by_name["β"].disabled
 
     question = canvas.lanes[0]
-    by_name["problem"].value = problems[3].id
+    by_name["answer"].value = (problems[3].id, 1)
     assert canvas.lanes[0] != question
     assert problems[3].messages[-1]["content"] in canvas.lanes[0]["summary"]
 
@@ -627,9 +673,8 @@ def test_a_speaker_has_one_colour_in_the_figure_the_strip_and_the_chart(traces, 
     chart = dict(re.findall(r'fill="(#\w+)" font-weight="bold">(\w+)<', canvas.picture))
     (ax,) = plots.strip(trace, 0.4).axes
     bars = {}
-    for container in ax.containers:
-        name = container.get_label().removesuffix(" speaks").removeprefix("expert:")
-        bars[name] = to_hex(container[0].get_facecolor())
+    for source, box in zip(sources, ax.patches):
+        bars[source.removeprefix("expert:")] = to_hex(box.get_facecolor())
     lines = {line.get_ydata()[0]: to_hex(line.get_color()) for line in ax.lines[:4]}
 
     assert len(strip) == 4
@@ -639,6 +684,10 @@ def test_a_speaker_has_one_colour_in_the_figure_the_strip_and_the_chart(traces, 
         assert chart[colour] == name
     assert bars["draft"] == style.DRAFT
     assert len(set(bars.values())) == 4
+    named = {}
+    for handle in ax.figure.legends[0].legend_handles:
+        named[handle.get_label()] = to_hex(handle.get_color())
+    assert named.items() >= bars.items(), "a colour of the figure is not in its key"
 
 
 def test_a_real_routed_trace(problems):
@@ -652,7 +701,7 @@ def test_a_real_routed_trace(problems):
     assert canvas.picture.count(">draft<") == canvas.picture.count(">math<") == 1
 
     # Where a model was asked, it said what it is read to say.
-    rows = trace[trace.problem_id == mixed]
+    rows = trace[trace.problem_id == mixed].reset_index(drop=True)
     problem = next(problem for problem in problems if problem.id == mixed)
     read = probes.entropies(pair, problem, list(rows.token))
     for name in ("draft", "math", "code", "law"):
@@ -660,6 +709,168 @@ def test_a_real_routed_trace(problems):
         known = rows[column].notna().to_numpy()
         assert np.allclose(np.array(read[column])[known], rows[column][known], atol=1e-4)
         assert known.sum() < len(known)
+
+    # Decided again at the recorded gates, every model speaks where it did; at others it is the
+    # other gates' run up to the first change.
+    names = ("draft", "math", "code", "law")
+    full = rows.assign(**read)
+    speakers = rows.source.str.removeprefix("expert:").tolist()
+    assert deciding.reroute(full, names, 0.1, 0.8) == speakers
+    assert set(deciding.reroute(full, names, np.inf, 0.8)) == {"draft"}
+    _, other = experiments.run(pair, [Routed(0.5, 0.8)], [problem], trace=True)
+    again = deciding.reroute(full, names, 0.5, 0.8)
+    n = next((i for i, pair in enumerate(zip(again, speakers)) if len(set(pair)) > 1), len(rows))
+    assert 0 <= n < len(rows), "nothing changes: the test has seen nothing"
+    theirs = other.source.str.removeprefix("expert:").tolist()
+    assert theirs[: n + 1] == again[: n + 1]
+    assert list(other.token[:n]) == list(rows.token[:n])
+
+
+def test_tau_of_a_routed_answer_takes_decisions_again(problems):
+    pair = models.load_pair("pocket", device="cpu", experts=True)
+    answers, trace = experiments.run(pair, [Routed(0.1, 0.8)], problems, trace=True)
+    view = views.routing(trace, pair, problems, answers=answers, tau=0.1, back=0.8)
+    by_name = controls_of(view.widget)
+    canvas = by_name["canvas"]
+    lane = canvas.lanes[-1]
+    assert "no decision changed" in lane["summary"]
+    assert not any(cell["kind"] == "note" for cell in lane["cells"])
+    assert by_name["answer"].options[0][0].startswith("experts speak below τ = ")
+    by_name["τ, nats"].value = controls_of(view.widget)["τ, nats"].max
+    calm = canvas.lanes[-1]
+    assert [c["text"] for c in calm["cells"] if c["kind"] == "note"]
+    assert any(cell["counterfactual"] for cell in calm["cells"])
+    by_name["τ, nats"].value = 0.1
+    assert canvas.lanes[-1] == lane
+
+
+# ---- which answers are offered first -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runs(pocket):
+    """Answers and trace of the strict rule and of the √ below 1 nat to 60 problems."""
+    methods = [
+        Speculative(rules.STRICT, Fixed(4), "SP"),
+        Speculative(rules.SP_entropy(1.0), Fixed(4), "SP_entropy"),
+    ]
+    return experiments.run(pocket, methods, tasks.load("pocket-arithmetic", 60), trace=True)
+
+
+def test_the_least_tau_is_where_the_first_decision_changes(runs):
+    """Against deciding every answer again at the tau that is offered, and a little below it."""
+    _, trace = runs
+    strict = trace[trace.method == "SP"]
+    found = {(o.problem_id, o.seed): o for o in offering.offers(strict, rules.SP_entropy(0.0))}
+    assert len(found) == 60
+    changing = 0
+    for key, rows in strict.groupby(["problem_id", "seed"]):
+        tau = found[key].tau
+        everywhere = deciding.redecide(rows, rules.SP_entropy(np.inf))
+        assert everywhere.changed.any() == (tau < np.inf)
+        if tau < np.inf:
+            changing += 1
+            assert deciding.redecide(rows, rules.SP_entropy(tau)).changed.any()
+            assert not deciding.redecide(rows, rules.SP_entropy(tau - 1e-6)).changed.any()
+    assert 0 < changing < 60
+
+
+def test_the_first_offers_change_something_and_the_opening_one_matters(runs):
+    answers, trace = runs
+    relaxed = trace[trace.method == "SP_entropy"]
+    offered = offering.offers(relaxed, rules.SP_entropy(1.0), answers, "SP")
+    by_key = answers.set_index(["method", "problem_id", "seed"])
+    last = None
+    for offer in offered:
+        key = offer.problem_id, offer.seed
+        scores = [by_key.score[(method, *key)] for method in ("SP", "SP_entropy")]
+        assert offer.score == scores[1]
+        assert offer.matters == (scores[0] != scores[1])
+        rescued = by_key.rescued[("SP_entropy", *key)]
+        assert (offer.tau <= 1.0) == (rescued > 0)
+        assert last is None or last.order <= offer.order
+        last = offer
+    first = offering.opening(offered, rules.SP_entropy(1.0))
+    assert first.tau <= 1.0
+    assert first.matters == any(offer.matters and offer.tau <= 1.0 for offer in offered)
+
+
+def test_a_gate_without_a_tau_of_entropies_is_offered_by_what_it_rescues(runs):
+    _, trace = runs
+    strict = trace[trace.method == "SP"]
+    rule = rules.Gated(0.3, gate="max_prob")
+    for offer in offering.offers(strict, rule):
+        rows = strict[strict.problem_id == offer.problem_id]
+        changes = deciding.redecide(rows, rule).changed.any()
+        assert offer.tau == (0 if changes else np.inf)
+
+
+def test_a_menu_says_when_something_changes_the_grade_what_is_right_and_the_question(problems):
+    problem = problems[0]
+    offer = offering.Offer(problem.id, 1, 0.3012, 0.0, True)
+    line = offering.words(offer, problem, show_seed=True)
+    right = problem.reference["check"]
+    assert line.startswith(f"★ from τ = 0.31 · seed 1 · wrong · expected {right} · ")
+    assert line.split(" · ")[-1].removesuffix(" …") in problem.messages[-1]["content"]
+    assert problem.id not in line
+    calm = offer._replace(tau=np.inf, score=float("nan"))
+    assert offering.words(calm, problem).startswith("no ★ at any τ · expected")
+    assert offering.words(calm, None) == f"no ★ at any τ · {problem.id}"
+
+
+def test_an_anatomy_opens_with_a_rescue_that_matters_and_lists_each_methods_answers(runs, pocket):
+    answers, trace = runs
+    some = tasks.load("pocket-arithmetic", 60)
+    view = views.anatomy(trace, pocket, some, answers=answers)
+    by_name = controls_of(view.widget)
+    canvas = by_name["canvas"]
+    lane = canvas.lanes[-1]
+    assert any(cell["kind"] == "rescued" for cell in lane["cells"])
+    assert lane["title"].startswith("answer recorded with SP_entropy (wrong, expected ")
+    assert by_name["answer"].options[0][1] == by_name["answer"].value
+    assert by_name["answer"].options[0][0].startswith("★ from τ = ")
+    key = by_name["answer"].value
+    by_name["recorded"].value = "SP"
+    assert by_name["answer"].value == key
+    assert canvas.lanes[-1]["title"].startswith("answer recorded with SP (right, expected ")
+    assert [line for line, _ in by_name["answer"].options[-1:]][0].startswith("no ★ at any τ")
+
+
+def test_a_live_view_opens_with_a_rescue_that_matters(runs, pocket):
+    some = tasks.load("pocket-arithmetic", 60)
+    method = Speculative(rules.SP_entropy(1.0), Fixed(4), "SP_entropy")
+    by_name = controls_of(views.live(pocket, some, method, runs=runs).widget)
+    strict, relaxed = by_name["canvas"].lanes
+    assert "the strict rule: right" in strict["title"]
+    assert ": wrong" in relaxed["title"]
+    assert any(cell["kind"] == "rescued" for cell in relaxed["cells"])
+    assert len(by_name["problem"].options) == 60
+    with pytest.raises(ValueError, match="no answers of 'other' with seed 0"):
+        views.live(pocket, some, Speculative(rules.SP_entropy(1.0), label="other"), runs=runs)
+
+
+def test_a_policys_threshold_has_the_range_of_what_it_bounds(pocket, problems):
+    method = Speculative(rules.SP_entropy(1.0), EntropyStop(8, 3.0))
+    by_name = controls_of(views.live(pocket, problems, method, max_new_tokens=8).widget)
+    by_name["run whenever a control moves"].value = False
+    threshold = by_name["threshold"]
+    assert (threshold.value, threshold.max) == (3.0, TOP)
+    by_name["draft"].value = "stop where q(x) < threshold"
+    assert threshold.max == 1.0
+    assert threshold.value <= 1.0
+    by_name["draft"].value = "stop where H(q) > threshold"
+    assert threshold.max == TOP
+
+
+def test_one_decision_is_no_plural(traces, pocket):
+    said = set()
+    for rows in answers(traces[traces.method == "SP"]):
+        decided = deciding.redecide(rows, rules.ACCEPT_ALL)
+        words = cells.counts(decided)
+        n = int(decided.changed.sum())
+        said.add(min(n, 2))
+        assert (f"{n} decision changed" in words) == (n == 1)
+    assert 1 in said, "no answer with one change: the test has seen nothing"
 
 
 # ---- live --------------------------------------------------------------------------------------
@@ -669,14 +880,17 @@ def three_words():
     """A pair over three words with a tokenizer that has a chat template."""
     pair = table_pair(table(1), table(2))
     pair.tokenizer.chat_template = None
+    pair.target.config = SimpleNamespace(vocab_size=3, hidden_size=3)  # a small pair
     pair.encode = lambda messages: [0, 1]
     return pair
 
 
 def live_of(problems, method):
     """A live view over three words."""
+    pair = three_words()
     job = live_view.Job(problems[0], method, Sampling(), 0, 30)
-    return live_view.Live(three_words(), problems, job, [])
+    arms = live_view.Pair(*(live_view.generate(pair, job, m) for m in (job.strict, job.method)))
+    return live_view.Live(pair, problems, job, arms)
 
 
 @pytest.fixture()
@@ -703,8 +917,8 @@ def test_live_answers_are_the_decoders(live, problems):
         (answer,) = decode(live.pair, method, [[0, 1]], keys, max_new_tokens=30)
         assert text == answer.text
     summary = live.canvas.lanes[1]["summary"]
-    assert "target calls" in summary
-    assert "tokens/s" in summary
+    for measure in ("target calls", "tokens per call", "tokens/s"):
+        assert measure in summary
 
 
 @pytest.mark.parametrize("rule", OWN_RULES, ids=deciding.describe)
@@ -712,7 +926,7 @@ def test_live_takes_any_rule(problems, rule):
     live = live_of(problems, Speculative(rule, Fixed(3)))
     live.work(live.job(), threading.Event())
     assert not live.canvas.failed
-    assert live.canvas.lanes[1]["title"] == deciding.describe(rule)
+    assert live.canvas.lanes[1]["title"].startswith(deciding.describe(rule))
     keys = [experiments.key(0, problems[0])]
     method = Speculative(rule, Fixed(3))
     (answer,) = decode(live.pair, method, [[0, 1]], keys, max_new_tokens=30)
@@ -739,7 +953,8 @@ def test_a_policys_setting_without_a_slider_is_kept():
     assert choice.read(8, other, 0.4) == EntropyStop(8, 0.4)
 
 
-def test_a_moved_tau_keeps_the_strict_answer(live, monkeypatch):
+def test_both_answers_are_of_the_same_run(live, monkeypatch):
+    """No number is kept from an earlier run, not even of the strict answer."""
     live.work(live.job(), threading.Event())
     generated = []
     real = live_view.generate
@@ -751,7 +966,68 @@ def test_a_moved_tau_keeps_the_strict_answer(live, monkeypatch):
     monkeypatch.setattr(live_view, "generate", noted)
     controls_of(live.box)["τ, nats"].value = 0.5
     live.work(live.job(), threading.Event())
-    assert generated == [rules.SP_entropy(0.5)]
+    assert generated == [rules.STRICT, rules.SP_entropy(0.5)]
+
+
+def test_both_answers_are_timed_in_turns_and_the_faster_time_counts(live, monkeypatch):
+    """Each arm's time is the least of its own two turns, neither first nor last in both."""
+    job = live.job()
+    arms = live_view.Pair(
+        *(live_view.generate(live.pair, job, m) for m in (job.strict, job.method))
+    )
+    turns = []
+
+    def told(pair, job, method, **_):
+        turns.append(method)
+        return live_view.replace(arms.strict.answer, seconds={1: 4, 2: 3, 3: 8, 4: 5}[len(turns)])
+
+    monkeypatch.setattr(live_view, "_decode", told)
+    monkeypatch.setattr(type(live.pair), "small", True)
+    timed = live_view.in_turns(live.pair, job, arms)
+    assert turns == [job.strict, job.method, job.method, job.strict]
+    assert [arm.seconds for arm in timed] == [4, 3]
+
+    monkeypatch.setattr(type(live.pair), "small", False)
+    assert live_view.in_turns(live.pair, job, arms) is arms
+
+
+def test_a_moved_control_marks_the_answers_as_old_until_it_is_back(live):
+    by_name = controls_of(live.box)
+    live.auto.value = False
+    assert not live.canvas.old
+    by_name["γ"].value = 5
+    assert live.canvas.old
+    assert live.canvas.status == live_view.MOVED
+    by_name["γ"].value = 3
+    assert not live.canvas.old
+    assert live.canvas.status == ""
+
+    by_name["γ"].value = 5
+    live.work(live.job(), threading.Event())
+    assert not live.canvas.old
+    by_name["γ"].value = 3
+    assert live.canvas.old
+
+
+def test_right_or_wrong_stands_beside_each_answer(pocket, problems):
+    view = views.live(pocket, problems)
+    job = live_view.Job(problems[0], Speculative(rules.SP_entropy(1.0)), Sampling(), 0, 80)
+    for lane in controls_of(view.widget)["canvas"].lanes:
+        said = "".join(c["text"] for c in lane["cells"] if c["kind"] not in ("rejected", "note"))
+        right = tasks.grade(job.problem, said.replace("↵", "").replace("<|end|>", "")).score
+        word = "right" if right else "wrong"
+        assert lane["title"].endswith(f": {word}, expected {job.problem.reference['check']}")
+    assert "know 7 kinds of question" in view.html
+
+
+def test_tokens_stop_at_what_the_context_allows(pocket, problems):
+    by_name = controls_of(views.live(pocket, problems, max_new_tokens=8).widget)
+    prompt = len(pocket.encode(problems[0].messages))
+    assert by_name["tokens"].max == pocket.context - prompt
+    by_name["run whenever a control moves"].value = False
+    by_name["prompt"].value = "What is 3 plus 4?"
+    messages = ({"role": "user", "content": "What is 3 plus 4?"},)
+    assert by_name["tokens"].max == pocket.context - len(pocket.encode(messages))
 
 
 def test_a_cancelled_run_ends_and_a_new_one_waits_for_it(live, monkeypatch):
@@ -781,15 +1057,15 @@ def test_a_cancelled_run_ends_and_a_new_one_waits_for_it(live, monkeypatch):
 
 
 def test_stop_ends_within_a_round(live):
-    lanes = []
+    drawn = []
 
-    def show(lane):
-        lanes.append(lane)
+    def show(arm):
+        drawn.append(arm)
         return True
 
-    lane = live_view.generate(live.pair, live.job(), live.job().method, show)
-    assert len(lanes) == 1
-    assert 1 <= int(lane["summary"].split(" tokens")[0]) <= 4
+    arm = live_view.generate(live.pair, live.job(), live.job().method, show)
+    assert len(drawn) == 1
+    assert 1 <= len(arm.answer.tokens) <= 4
 
 
 def test_errors_are_sentences(live):
@@ -813,10 +1089,25 @@ def test_controls_begin_at_the_method_that_was_given(pocket, problems):
     assert {name: by_name[name].value for name in begin} == begin
 
 
-def test_a_live_view_of_a_random_gate_says_that_it_cannot_be_shown(pocket, problems):
-    method = Speculative(rules.Gated(0.5, gate="random"))
-    with pytest.raises(ValueError, match="does not record the uniforms of a random gate"):
-        views.live(pocket, problems, method, max_new_tokens=8)
+@pytest.mark.parametrize("rule", [rules.Gated(0.5, gate="random"), ByChance()])
+def test_a_live_view_shows_the_decisions_of_a_gate_at_random_positions(problems, rule):
+    """Its coins are in no trace: what the run did decide stands."""
+    live = live_of(problems, Speculative(rule, Fixed(3)))
+    live.work(live.job(), threading.Event())
+    assert not live.canvas.failed, live.canvas.status
+    lane = live.canvas.lanes[1]
+    paths = {cell["path"] for cell in lane["cells"]}
+    assert {"relaxed", "strict"} <= paths
+    (answer,) = decode(
+        live.pair,
+        Speculative(rule, Fixed(3)),
+        [[0, 1]],
+        [experiments.key(0, problems[0])],
+        max_new_tokens=30,
+    )
+    assert texts(live.canvas)[1] == answer.text
+    rescued = sum(cell["kind"] == "rescued" for cell in lane["cells"])
+    assert f"rescued {rescued}" in lane["summary"]
 
 
 def test_live_has_its_own_cache(pocket, problems):

@@ -6,11 +6,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from helpers.plots.style import text_on
+from helpers.plots.style import LEVELS, SHADES, text_on
 
-# Seven shades, the same as in the views: dark where the draft is unsure.
-SHADES = ("#f7fbff", "#deebf7", "#c6dbef", "#9ecae1", "#6baed6", "#2171b5", "#08306b")
-LEVELS = (0.05, 0.2, 0.5, 1.0, 1.5, 2.5)  # nats, the borders between the shades
 EDGE = "#9aa7b5"
 REJECTED = "#B00020"
 RESCUED = "#C04F00"

@@ -1,8 +1,8 @@
 """What the views show, as plain data: tokens as cells, cells in lanes.
 
-A cell is a dict of text, kind, detail, path, bg, fg, counterfactual and mark; a lane is a dict of
-title, summary, cells and gap. Both static.py and strips.js draw from these, so the two cannot
-disagree. Nothing here knows a widget.
+A cell is a dict of text, kind, detail, path, shade, bg, fg, counterfactual and mark; a lane is a
+dict of title, summary, cells and gap. Both static.py and strips.js draw from these, so the two
+cannot disagree. Nothing here knows a widget.
 """
 
 import math
@@ -10,10 +10,10 @@ import math
 from helpers.plots.style import LEVELS, SHADES, speaker_colours, text_on
 from helpers.views.deciding import redecide
 
-MARKS = {"rescued": "★", "rejected": "✗", "residual": "↺", "bonus": "+"}
+MARKS = {"rescued": "★", "rejected": "✗", "residual": "↺", "bonus": "◆"}
 UNTESTED = {
     "residual": "residual: drawn in place of the rejected token",
-    "bonus": "bonus: the whole block was accepted",
+    "bonus": "bonus: the target's own token after a block that was accepted whole",
     "draft": "not tested",
     "target": "made by the target",
 }
@@ -21,23 +21,27 @@ UNTESTED = {
 KEY = (
     ("accepted", "strict", "strict path"),
     ("accepted", "relaxed", "relaxed path"),
-    ("rescued", "relaxed", "rescued"),
+    ("rescued", "relaxed", "rescued: strict rejects it"),
     ("rejected", "strict", "rejected"),
-    ("residual", "", "residual"),
-    ("bonus", "", "bonus"),
+    ("residual", "", "replacement of a rejected token"),
+    ("bonus", "", "bonus: the whole block was accepted"),
 )
 
 
 # ---- cells -------------------------------------------------------------------------------------
 
 
-def cell(text, kind, detail, *, path="", bg="", fg="", counterfactual=False):
-    """One cell; its mark follows from its kind."""
+def cell(text, kind, detail, *, path="", shade=None, bg="", fg="", counterfactual=False):
+    """One cell; its mark follows from its kind.
+
+    shade: place in SHADES, which the page's theme turns into colours; bg, fg: where none can.
+    """
     return {
         "text": text,
         "kind": kind,
         "detail": detail,
         "path": path,
+        "shade": shade,
         "bg": bg,
         "fg": fg,
         "counterfactual": counterfactual,
@@ -50,12 +54,17 @@ def visible(text):
     return text.replace("\n", "↵\n").replace("\t", "⇥\t") or "∅"
 
 
-def shade(H):
-    """Background and text colour of an entropy in nats; none where it is missing."""
+def shaded(H):
+    """shade, bg and fg of a cell whose entropy is H nats; none where it is missing."""
     if H is None or math.isnan(H):
-        return "", ""
-    background = SHADES[sum(H > level for level in LEVELS)]
-    return background, text_on(background)
+        return {}
+    place = sum(H > level for level in LEVELS)
+    return {"shade": place, "bg": SHADES[place], "fg": text_on(SHADES[place])}
+
+
+def plural(number, noun):
+    """A number and its noun: "1 decision", "2 decisions"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def texts(tokenizer, tokens):
@@ -69,15 +78,13 @@ def answer_cells(rows, token_texts):
     drawn = []
     for row, text in zip(rows.itertuples(), token_texts):
         kind = _kind(row)
-        bg, fg = shade(row.H_q)
         token = cell(
             visible(text),
             kind,
             _detail(row, kind, text),
             path=row.path if row.tested else "",
-            bg=bg,
-            fg=fg,
             counterfactual=bool(row.counterfactual),
+            **shaded(row.H_q),
         )
         drawn.append(token)
         if row.changed and not row.counterfactual:
@@ -108,7 +115,8 @@ def _detail(row, kind, text):
         parts.append(UNTESTED.get(kind, f"spoken by {kind}"))
         return " · ".join(parts)
     parts.append(f"p {row.p_x:.4f} · q {row.q_x:.4f} · u {row.u:.4f}")
-    parts.append(f"{row.path} path accepts below {row.a:.4f}")
+    if not math.isnan(row.a):
+        parts.append(f"{row.path} path accepts below {row.a:.4f}")
     if kind == "rescued":
         parts.append("rescued: accepted here, rejected by the strict test")
     else:
@@ -118,27 +126,45 @@ def _detail(row, kind, text):
     return " · ".join(parts)
 
 
-def routed_cells(rows, token_texts, names):
-    """Cells of a routed answer, coloured by who spoke; a name stands where the speaker changes.
+def routed_cells(rows, token_texts, names, speakers):
+    """Cells of a routed answer, coloured by who speaks; a name stands where the speaker changes.
 
-    rows: its trace; token_texts: one per row; names: the models that may speak, "draft" first.
+    rows: its trace; token_texts, speakers: one per row; names: the models that may speak, "draft"
+    first. Where a speaker is another one than was recorded a line says so, once.
     """
     colours = speaker_colours(names)
     drawn = []
     before = None
-    for row, text in zip(rows.to_dict("records"), token_texts):
-        name = row["source"].removeprefix("expert:")
+    parted = False
+    for row, text, name in zip(rows.to_dict("records"), token_texts, speakers):
+        recorded = row["source"].removeprefix("expert:")
+        if name != recorded and not parted:
+            note = (
+                f"⟂ recorded: {recorded} speaks, now {name}: the answer might have gone on "
+                "differently; what follows is counterfactual"
+            )
+            drawn.append(cell(note, "note", note))
+            parted = True
         if name != before:
             drawn.append(cell(f"{name}:", "speaker", f"{name} takes over"))
             before = name
         entropies = [(model, row.get(f"H_{model}", math.nan)) for model in names]
         known = ", ".join(f"{model} {H:.3f}" for model, H in entropies if not math.isnan(H))
+        spoken = "spoken" if name == recorded else f"written by {recorded}, would be spoken"
         detail = (
-            f"token {text!r} · position {row['position']} · spoken by {name} · "
+            f"token {text!r} · position {row['position']} · {spoken} by {name} · "
             f"entropies in nats: {known}"
         )
         colour = colours[name]
-        drawn.append(cell(visible(text), "spoken", detail, bg=colour, fg=text_on(colour)))
+        token = cell(
+            visible(text),
+            "spoken",
+            detail,
+            bg=colour,
+            fg=text_on(colour),
+            counterfactual=parted,
+        )
+        drawn.append(token)
     return drawn
 
 
@@ -169,7 +195,8 @@ def counts(rows):
     changes = rows.position[rows.changed]
     words = "no decision changed"
     if len(changes):
-        words = f"{len(changes)} decisions changed, the first at position {changes.iloc[0]}"
+        changed = plural(len(changes), "decision")
+        words = f"{changed} changed, the first at position {changes.iloc[0]}"
     return (
         f"accepted {accepted} of {tested} tested ({accepted / tested:.0%}) · "
         f"relaxed path {relaxed} · rescued {int(rows.rescued.sum())} · {words}"
@@ -178,12 +205,13 @@ def counts(rows):
 
 def legend():
     """The key to shades and marks, as a lane."""
-    between = [f"– {level:g}" for level in LEVELS[1:]]
+    between = [f"{low:g} – {high:g}" for low, high in zip(LEVELS, LEVELS[1:])]
     ranges = [f"≤ {LEVELS[0]:g}", *between, f"> {LEVELS[-1]:g}"]
+    inside = [LEVELS[0] / 2, *LEVELS[1:], 2 * LEVELS[-1]]
     key = []
-    for words, colour in zip(ranges, SHADES):
-        key.append(cell(words, "key", f"H(q) {words} nats", bg=colour, fg=text_on(colour)))
+    for words, H in zip(ranges, inside):
+        key.append(cell(words, "key", f"H(q) {words} nats", **shaded(H)))
     for kind, path, words in KEY:
-        bg, fg = shade(0.0) if path else ("", "")
-        key.append(cell(words, kind, words, path=path, bg=bg, fg=fg))
+        colours = shaded(0.0) if path else {}
+        key.append(cell(words, kind, words, path=path, **colours))
     return lane("key: draft entropy H(q) in nats, and marks", "", key, " \u00a0 ")

@@ -29,7 +29,7 @@ class Panel:
     """One small chart.
 
     x_names: names of x = 0, 1, …, in place of numbers; cursor: an x to mark by a vertical line;
-    point: (x, y) to circle; level: a y to mark by a horizontal line.
+    point: (x, y) to circle and to name; level: a y to mark by a horizontal line, with its name.
     """
 
     title: str
@@ -39,6 +39,7 @@ class Panel:
     cursor: float | None = None
     point: tuple | None = None
     level: float | None = None
+    level_name: str = ""
 
 
 # ---- drawing -----------------------------------------------------------------------------------
@@ -75,16 +76,22 @@ class Frame:
         return f"{self.bottom - share * (self.bottom - self.top) + down:.1f}"
 
 
-def chart(panels, width=270, height=210):
-    """Panels in a row as one SVG document. width, height: pixels of each."""
-    total = width * len(panels)
-    body = "".join(
-        f'<g transform="translate({i * width},0)">{_panel(panel, width, height)}</g>'
-        for i, panel in enumerate(panels)
-    )
+def chart(panels, width=424, height=220, columns=2):
+    """Panels in rows as one SVG document.
+
+    width, height: pixels of each; two of 424 are as wide as a notebook's cell at 1280 pixels, so
+    that nothing is drawn smaller than it says.
+    """
+    rows = math.ceil(len(panels) / columns)
+    total = width * min(columns, len(panels))
+    body = ""
+    for i, panel in enumerate(panels):
+        row, column = divmod(i, columns)
+        inside = _panel(panel, width, height)
+        body += f'<g transform="translate({column * width},{row * height})">{inside}</g>'
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} {height}" '
-        f'width="{total}" font-family="sans-serif" font-size="11">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} {rows * height}" '
+        f'width="{total}" font-family="sans-serif" font-size="12">'
         f'<rect width="100%" height="100%" fill="#fff"/>{body}</svg>'
     )
 
@@ -92,6 +99,12 @@ def chart(panels, width=270, height=210):
 def _panel(panel, width, height):
     """The inside of one chart."""
     frame = _frame(panel, width, height)
+    if not any(math.isfinite(y) for line in panel.lines for y in line.y):
+        middle = (frame.left + frame.right) / 2
+        return _title(panel, frame) + (
+            f'<text x="{middle}" y="{height / 2}" text-anchor="middle" fill="#555">'
+            "nothing to draw here</text>"
+        )
     parts = _axes(panel, frame)
     if panel.cursor is not None:
         parts.append(
@@ -103,20 +116,50 @@ def _panel(panel, width, height):
             f'<path d="M{frame.left} {frame.y(panel.level)}H{frame.right}" '
             'stroke="#555" stroke-dasharray="2 3"/>'
         )
+    if panel.level is not None and panel.level_name:
+        parts.append(
+            _label(frame.right - 4, frame.y(panel.level, down=-5), panel.level_name, "end")
+        )
     for i, line in enumerate(panel.lines):
         parts.append(_line(line, frame))
-        if len(panel.lines) > 1:
+        if len(panel.lines) > 1 and line.name:
             parts.append(
-                f'<text x="{frame.right - 4}" y="{frame.top + 12 + 13 * i}" text-anchor="end" '
+                f'<text x="{frame.right - 4}" y="{frame.top + 12 + 14 * i}" text-anchor="end" '
                 f'fill="{line.colour}" font-weight="bold">{escape(line.name)}</text>'
             )
     if panel.point:
-        x, y = panel.point
-        parts.append(
-            f'<circle class="point" cx="{frame.x(x)}" cy="{frame.y(y)}" r="8" '
-            'fill="none" stroke="#000" stroke-width="2"/>'
-        )
+        parts.append(_point(panel.point, frame))
     return "".join(parts)
+
+
+def _point(point, frame):
+    """A circle and its height in numbers, on the side where there is room."""
+    x, y = point
+    is_right = (x - frame.x0) / (frame.x1 - frame.x0) > 0.7
+    beside = float(frame.x(x)) + (-14 if is_right else 14)
+    is_low = (y - frame.y0) / (frame.y1 - frame.y0) < 0.2
+    height = frame.y(y, down=-8 if is_low else 18)
+    return (
+        f'<circle class="point" cx="{frame.x(x)}" cy="{frame.y(y)}" r="8" '
+        'fill="none" stroke="#000" stroke-width="2"/>'
+    ) + _label(beside, height, f"{y:.3g}", "end" if is_right else "start")
+
+
+def _label(x, y, text, anchor):
+    """Words in the chart, with a white rim, so that lines behind them do not cross them out."""
+    return (
+        f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-weight="bold" stroke="#fff" '
+        f'stroke-width="4" paint-order="stroke">{escape(text)}</text>'
+    )
+
+
+def _title(panel, frame):
+    """The name of a panel, above it."""
+    middle = (frame.left + frame.right) / 2
+    return (
+        f'<text x="{middle}" y="15" text-anchor="middle" font-weight="bold">'
+        f"{escape(panel.title)}</text>"
+    )
 
 
 def _frame(panel, width, height):
@@ -135,8 +178,7 @@ def _axes(panel, frame):
     """Title, axes, and ticks with a grid of horizontal lines."""
     middle = (frame.left + frame.right) / 2
     parts = [
-        f'<text x="{middle}" y="15" text-anchor="middle" font-weight="bold">'
-        f"{escape(panel.title)}</text>",
+        _title(panel, frame),
         f'<text x="{middle}" y="{frame.height - 6}" text-anchor="middle">'
         f"{escape(panel.x_label)}</text>",
         f'<path d="M{frame.left} {frame.top}V{frame.bottom}H{frame.right}" '
@@ -209,4 +251,4 @@ def routing(rows, names, level):
     panel = Panel(
         "entropy of each model, nats", lines, x_label="position in the answer", level=level
     )
-    return chart([panel], width=1000, height=240)
+    return chart([panel], width=848, height=240)

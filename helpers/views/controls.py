@@ -26,6 +26,8 @@ POLICIES = {
     "stop where q(x) < threshold": (Confidence, "threshold"),
     "stop by AdaEDL's bound": (SqrtEntropyStop, "threshold"),
 }
+# Right ends of their thresholds: q(x) and AdaEDL's bound on the acceptance are at most 1.
+ENDS = {EntropyStop: TOP, Confidence: 1.0, SqrtEntropyStop: 1.0}
 
 
 # ---- single controls ---------------------------------------------------------------------------
@@ -38,42 +40,28 @@ class Controls(NamedTuple):
     begin: tuple
 
 
-def side_by_side(*parts):
-    """Several Controls in one row."""
-
-    def make():
-        return [widget for part in parts for widget in part.make()]
-
-    return Controls(make, tuple(value for part in parts for value in part.begin))
-
-
 def control_row(widgets):
     """Widgets beside each other, in lines as wide as the page."""
     return ui.HBox(widgets, layout={"flex_flow": "row wrap"})
 
 
 def slider(value, top, name, kind=ui.FloatSlider, low=0, step=0.05, **more):
-    """A slider that reports its value when it is let go."""
+    """A slider that reports its value while it is dragged."""
     return kind(
         value,
         min=low,
         max=top,
         step=step,
         description=name,
-        continuous_update=False,
         **LOOK,
         **more,
     )
 
 
-def choice(name, options, value):
-    """A menu of different options, as Controls."""
-    options = list(dict.fromkeys(options))
-
-    def make():
-        return [ui.Dropdown(options=options, value=value, description=name, **LOOK)]
-
-    return Controls(make, (value,))
+def long_menu(name, options, value):
+    """A menu of long lines, as wide as the page. options: [(line, value)]."""
+    look = {"layout": {"width": "98%"}, "style": LOOK["style"]}
+    return ui.Dropdown(options=options, value=value, description=name, **look)
 
 
 def bind(menu, moved, settings):
@@ -185,6 +173,11 @@ class PolicyChoice:
             settings[name] = (getattr(policy_class(), field, None), bool(field))
         return settings
 
+    def end(self, kind):
+        """The right end of the threshold's slider for a name in the menu."""
+        policy_class, _ = POLICIES.get(kind, (None, ""))
+        return ENDS.get(policy_class, TOP)
+
     def controls(self):
         """The three of them in a row."""
         kind = self.kind
@@ -198,7 +191,13 @@ class PolicyChoice:
             top = max(LONGEST, gamma)
             gamma_slider = slider(gamma, top, "γ", ui.IntSlider, low=1, step=1)
             menu = ui.Dropdown(options=names, value=kind, description="draft", **LOOK)
-            threshold_slider = slider(threshold, TOP, "threshold")
+            threshold_slider = slider(threshold, self.end(kind), "threshold")
+
+            def stretch(change):
+                threshold_slider.max = self.end(change.new)
+
+            # before its value is set, so that the value lies inside
+            menu.observe(stretch, "value")
             bind(menu, threshold_slider, settings)
             return [gamma_slider, menu, threshold_slider]
 

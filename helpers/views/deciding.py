@@ -26,6 +26,10 @@ POWERS = {0.5: "√", 0.0: "accept all", 1.0: "strict"}
 # ---- deciding again ----------------------------------------------------------------------------
 
 
+class NotRecorded(ValueError):
+    """A rule needs to know what a trace does not record."""
+
+
 class RecordedSignals:
     """What a gate may look at in a trace: rules.Signals, but for the uniform of a random gate."""
 
@@ -36,7 +40,7 @@ class RecordedSignals:
 
     @property
     def u_gate(self):
-        raise ValueError(
+        raise NotRecorded(
             "a trace does not record the uniforms of a random gate; choose another rule"
         )
 
@@ -81,6 +85,46 @@ def redecide(trace, rule):
     changed = tested & (rows.accepted != recorded)
     counterfactual = changed.cumsum().shift(fill_value=0) > 0
     return rows.assign(changed=changed, counterfactual=counterfactual)
+
+
+def as_written(trace, rule):
+    """The trace of an answer that `rule` wrote itself, with the columns of `redecide`.
+
+    A gate at random positions cannot be decided again; then the trace's own decisions stand, and
+    `a` is missing.
+    """
+    try:
+        return redecide(trace, rule)
+    except NotRecorded:
+        tested = (trace.source == "draft") & trace.u.notna()
+        written = {name: trace[name].eq(True) for name in ("accepted", "rescued")}
+        return trace.assign(tested=tested, a=np.nan, changed=False, counterfactual=False, **written)
+
+
+def everywhere(rule):
+    """A rule as it is where some tau opens the entropy gate; another gate stays as it is."""
+    has_entropy_gate = type(rule) is rules.Gated and rule.gate == "low_entropy"
+    if rules.is_gated(rule) and not has_entropy_gate:
+        return rule
+    return rules.Gated(math.inf, rule.inner if has_entropy_gate else rule)
+
+
+def reroute(rows, names, tau, back):
+    """Who would speak at each position of a routed answer, from every model's recorded entropy.
+
+    rows: its trace, with H_NAME of every model; names: the models, "draft" first; tau, back: nats,
+    of helpers.methods.Routed, which takes the surest. An entropy that is missing compares as false,
+    so that nobody takes over there.
+    """
+    speaker = "draft"
+    speakers = []
+    for H in rows[[f"H_{name}" for name in names]].to_dict("records"):
+        if speaker != "draft" and H[f"H_{speaker}"] > back:
+            speaker = "draft"
+        if speaker == "draft" and H["H_draft"] > tau:
+            speaker = min(names, key=lambda name: H[f"H_{name}"])
+        speakers.append(speaker)
+    return speakers
 
 
 def _tensor(column):

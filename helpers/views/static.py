@@ -9,7 +9,7 @@ from urllib.parse import quote
 STATIC_CELLS = 300  # about 100 kB of HTML
 TAGS = {"rejected": "del", "residual": "ins", "rescued": "b", "note": "i", "speaker": "i"}
 UNDERLINES = {"relaxed": "2px dashed", "strict": "2px solid"}
-ADVICE = "(static picture; run this cell in JupyterLab to move the controls)"
+ADVICE = "(static picture; in JupyterLab, Run > Run All Cells first, then the controls move)"
 
 
 def page(heading, lanes, picture="", alt="", table="", below=False):

@@ -24,7 +24,9 @@ function drawCell(cell) {
   const node = make("span", `sp-cell sp-${cell.kind.replace(/\W/g, "-")}`, cell.text);
   if (cell.path) node.classList.add(`sp-${cell.path}-path`);
   if (cell.counterfactual) node.classList.add("sp-counterfactual");
-  if (cell.bg) {
+  if (cell.shade !== null) {
+    node.classList.add(`sp-shade-${cell.shade}`); // of the theme, see strips.css
+  } else if (cell.bg) {
     node.style.backgroundColor = cell.bg;
     node.style.color = cell.fg;
   }
@@ -44,9 +46,9 @@ function render({ model, el }) {
   detail.setAttribute("aria-live", "polite");
   el.classList.add("sp-view");
   if (model.get("below")) {
-    el.append(status, lanes, detail, picture, key);
+    el.append(status, key, lanes, detail, picture);
   } else {
-    el.append(picture, status, lanes, detail, key);
+    el.append(picture, status, key, lanes, detail);
   }
 
   // Choose one token of a strip, by the mouse or by a key, and say everything about it.
@@ -101,7 +103,7 @@ function render({ model, el }) {
     while (lanes.children.length > wanted.length) lanes.lastChild.remove();
     lanes.classList.toggle("sp-beside", model.get("beside"));
     wanted.forEach((lane, i) => fillLane(lanes.children[i], lane));
-    detail.textContent = wanted.length ? ADVICE : "";
+    detail.textContent = wanted.some((lane) => lane.cells.length) ? ADVICE : "";
   }
 
   function drawPicture() {
@@ -116,6 +118,10 @@ function render({ model, el }) {
     status.classList.toggle("sp-error", model.get("failed"));
   }
 
+  function drawAge() {
+    lanes.classList.toggle("sp-old", model.get("old"));
+  }
+
   function drawLegend() {
     for (const lane of model.get("legend")) {
       key.append(make("span", "sp-summary", `${lane.title}: `), ...lane.cells.map(drawCell));
@@ -125,7 +131,9 @@ function render({ model, el }) {
   model.on("change:lanes", drawLanes);
   model.on("change:picture change:alt", drawPicture);
   model.on("change:status change:failed", drawStatus);
+  model.on("change:old", drawAge);
   drawLegend();
+  drawAge();
   drawLanes();
   drawPicture();
   drawStatus();

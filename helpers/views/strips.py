@@ -16,7 +16,7 @@ import ipywidgets as ui
 import traitlets
 
 LABS = ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")  # set where a lab started the kernel
-ADVICE = "a view with sliders: run this cell in JupyterLab"
+ADVICE = "a view with sliders: in JupyterLab, Run > Run All Cells first"
 EXPECTED = (ValueError, RuntimeError, OSError, MemoryError)  # their messages are sentences
 
 
@@ -31,6 +31,7 @@ class Strips(anywidget.AnyWidget):
     alt = traitlets.Unicode().tag(sync=True)
     status = traitlets.Unicode().tag(sync=True)
     failed = traitlets.Bool(False).tag(sync=True)
+    old = traitlets.Bool(False).tag(sync=True)  # whether a control has moved since these lanes
     beside = traitlets.Bool(False).tag(sync=True)  # lanes in two columns
     below = traitlets.Bool(False).tag(sync=True)  # the picture under the lanes
     follow = traitlets.Bool(False).tag(sync=True)  # keep the end of a growing lane in sight
@@ -43,7 +44,7 @@ class Strips(anywidget.AnyWidget):
         try:
             traits = state()
             if traits is not None:
-                traits = {"status": "", "failed": False} | traits
+                traits = {"status": "", "failed": False, "old": False} | traits
         except Exception as error:
             kind = "" if isinstance(error, EXPECTED) else f"{type(error).__name__}: "
             traits = {"status": f"This did not work: {kind}{error}", "failed": True}

@@ -2,7 +2,7 @@
 
 Notebooks are opened and run, and their controls moved by mouse and keyboard. Needs Playwright's
 Python client and a Chromium (Debian's package `chromium`, or SP_CHROMIUM=/path); skipped without
-them. Screenshots go to figures/screens/.
+them. Screenshots go to a temporary folder, or to SP_SCREENS (make screens).
 """
 
 import os
@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -26,7 +27,7 @@ CHROMIUM = os.environ.get("SP_CHROMIUM") or next(filter(None, map(shutil.which, 
 if not CHROMIUM:
     pytest.skip(MISSING.format("Chromium"), allow_module_level=True)
 
-SCREENS = ROOT / "figures" / "screens"
+SCREENS = Path(os.environ.get("SP_SCREENS") or tempfile.mkdtemp(prefix="screens-"))
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -41,7 +42,7 @@ from helpers.methods import EntropyStop, Fixed, Routed, Speculative
 from helpers.stats import Interval
 
 pair = models.load_pair("pocket", experts=True)
-problems = tasks.load("pocket-arithmetic", 8)
+problems = tasks.load("pocket-arithmetic", 40)
 taus = [0.0, 0.5, 1.0, 2.0]
 gates = [Speculative(rules.SP_entropy(tau), Fixed(4), f"τ = {tau:g}") for tau in taus]
 methods = [Speculative(rules.STRICT), *gates]
@@ -57,7 +58,7 @@ views.sweep(book, ledger.machine(0.1, 0.05))
 """
 ROUTING = """
 _, routed = experiments.run(pair, [Routed(0.3, 0.8)], problems, trace=True)
-views.routing(routed, pair, problems, tau=0.3)
+views.routing(routed, pair, problems, tau=0.3, back=0.8)
 """
 OWN_RULE = """
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ one["position"] = np.arange(len(one))
 views.anatomy(one, pair)
 """
 BOOKS = {
-    "anatomy": [SETUP, "views.anatomy(trace, pair, problems, tau=1.0)"],
-    "live": [SETUP, "views.live(pair, problems, gates[2])"],
+    "anatomy": [SETUP, "views.anatomy(trace, pair, problems, answers=rows, tau=1.0)"],
+    "live": [SETUP, "views.live(pair, problems, gates[2], runs=(rows, trace))"],
     "sweep": [SWEEP],
     "routing": [SETUP, ROUTING],
     "own": [SETUP, OWN_RULE],
@@ -149,9 +150,10 @@ def lab(folder):
 
 def start_lab(folder, port, stream):
     """The process of a JupyterLab whose files, settings and results are all in one folder."""
-    environment = {name: value for name, value in os.environ.items() if name != "SP_QUIET"}
+    # As whoever opens JupyterLab has it: with progress bars, which CI would take away.
+    quiet = ("SP_QUIET", "CI")
+    environment = {name: value for name, value in os.environ.items() if name not in quiet}
     environment |= {
-        "CI": "1",
         "OMP_NUM_THREADS": "1",  # two threads of a tiny model wait for each other on a busy machine
         "SP_OUT": str(folder / "out"),
         "SP_CACHE": str(folder / "cache"),
@@ -203,6 +205,7 @@ def browser():
 
 # ---- a tab -------------------------------------------------------------------------------------
 
+SESSION = "window.jupyterapp.shell.currentWidget.sessionContext"
 CONNECTED = (
     "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus"
     " === 'connected'"
@@ -222,6 +225,15 @@ LINE_IS_WHOLE = (
     "points => decodeURIComponent(document.querySelector('.sp-picture').src)"
     ".split('r=\"3\"').length > points"
 )
+KERNEL_IS_KNOWN = (
+    "window.jupyterapp.shell.currentWidget.content.model"
+    ".sharedModel.getMetadata('language_info')?.version !== undefined"
+)
+BRIGHTNESS = """selector => {
+    const node = document.querySelector(selector);
+    const [r, g, b] = getComputedStyle(node).backgroundColor.match(/[0-9]+/g).map(Number);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}"""
 TOO_WIDE = (
     "[...document.querySelectorAll('.sp-view')]"
     ".some(view => view.scrollWidth > view.clientWidth + 2)"
@@ -232,7 +244,7 @@ OUTPUT = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.{}"]'
 class Tab:
     """One notebook in one tab: opened, run, and watched for errors."""
 
-    def __init__(self, browser, lab, name):
+    def __init__(self, browser, lab, name, run=True):
         address, self.log = lab
         self.logged = self.log.stat().st_size  # what stands in the log from here on is this tab's
         self.broken = []  # exceptions and dialogs of the page
@@ -244,7 +256,8 @@ class Tab:
         self.page.wait_for_function("window.jupyterapp !== undefined", timeout=90_000)
         self.page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
         self.until(CONNECTED, timeout=90_000)
-        self.command("notebook:run-all-cells")
+        if run:
+            self.command("notebook:run-all-cells")
 
     def _dismiss(self, dialog):
         self.broken.append(f"dialog: {dialog.message}")
@@ -302,6 +315,15 @@ class Tab:
         self.command("apputils:change-theme", f"{{theme: '{name}'}}")
         self.until(THEME_IS_ON, name)
 
+    def is_unsaved(self):
+        """Whether JupyterLab calls the notebook changed."""
+        return self.page.evaluate("window.jupyterapp.shell.currentWidget.content.model.dirty")
+
+    def idle(self):
+        """Wait until the kernel has run all cells."""
+        indicator = '.jp-Notebook-ExecutionIndicator[data-status="idle"]'
+        self.page.wait_for_selector(indicator, timeout=300_000)
+
     def fine(self, warnings=False):
         """No error in an output, in the page or in the log, and nothing too wide.
 
@@ -316,6 +338,8 @@ class Tab:
         assert not self.page.evaluate(TOO_WIDE), "the view is wider than its cell at 1280 px"
 
     def close(self):
+        if self.page.is_closed():
+            return
         # a kernel holds half a GB
         self.page.evaluate("window.jupyterapp?.serviceManager.sessions.shutdownAll()")
         self.page.close()
@@ -326,8 +350,8 @@ def opened(browser, lab):
     """A function that opens a notebook by name; after the test, tabs and kernels are closed."""
     tabs = []
 
-    def open_tab(name):
-        tabs.append(Tab(browser, lab, name))
+    def open_tab(name, run=True):
+        tabs.append(Tab(browser, lab, name, run))
         return tabs[-1]
 
     yield open_tab
@@ -351,6 +375,25 @@ def drag(tab, handle, pixels):
 
 def test_anatomy(opened):
     tab = opened("anatomy").ready()
+    # It opens with a rescue, whose τ the menu's first line says; the key is in sight above it.
+    assert tab.page.locator(".sp-strip .sp-rescued").count() > 0
+    assert tab.labelled("answer", "option").first.inner_text().startswith("★ from τ = ")
+    tab.page.locator(".sp-view").scroll_into_view_if_needed()
+    key = tab.page.locator(".sp-legend").bounding_box()
+    strip = tab.page.locator(".sp-strip").last.bounding_box()
+    assert 0 <= key["y"] and key["y"] + key["height"] <= min(strip["y"], 900)
+
+    # Redrawn while the mouse button is down.
+    title = tab.text(".sp-lane .sp-title")
+    handle = tab.slider("τ, nats").bounding_box()
+    x = handle["x"] + handle["width"] / 2
+    y = handle["y"] + handle["height"] / 2
+    tab.page.mouse.move(x, y)
+    tab.page.mouse.down()
+    tab.page.mouse.move(x + 30, y, steps=5)
+    tab.changed(".sp-lane .sp-title", title)
+    tab.page.mouse.up()
+
     tab.slider("τ, nats").focus()
     tab.page.keyboard.press("End")
     tab.until(LAST_TITLE_HAS, "everywhere")
@@ -387,6 +430,8 @@ def test_anatomy(opened):
     tab.picture("anatomy")
     tab.theme("JupyterLab Dark")
     tab.picture("anatomy-dark")
+    sure, unsure = (tab.page.evaluate(BRIGHTNESS, f".sp-legend .sp-shade-{i}") for i in (0, 6))
+    assert sure < 128 < unsure
     tab.theme("JupyterLab Light")
     tab.fine()
 
@@ -406,6 +451,9 @@ def test_an_anatomy_of_a_rule_of_ones_own(opened):
 
 def test_live(opened):
     tab = opened("live").ready(2)
+    assert tab.page.locator(".sp-strip .sp-rescued").count() > 0
+    assert tab.text(".sp-lane .sp-title", 0).startswith("the strict rule: right")
+    assert ": wrong" in tab.text(".sp-lane .sp-title", 1)
     title = tab.text(".sp-lane .sp-title")
     tab.slider("τ, nats").focus()
     for _ in range(4):
@@ -413,6 +461,16 @@ def test_live(opened):
     tab.until(LAST_TITLE_HAS, "≤ 0.8 nats")
     tab.until(STATUS_BEGINS, "done")
     assert tab.text(".sp-lane .sp-title") != title
+    tab.picture("live")
+
+    # Where nothing runs by itself, a moved control marks the answers as old.
+    tab.page.get_by_label("run whenever a control moves").uncheck()
+    tab.slider("γ").focus()
+    tab.page.keyboard.press("ArrowRight")
+    tab.until(STATUS_BEGINS, "The controls have moved")
+    assert tab.page.locator(".sp-old").count() == 1
+    tab.page.keyboard.press("ArrowLeft")
+    tab.until("() => document.querySelectorAll('.sp-old').length === 0")
 
     prompt = tab.page.locator(".widget-textarea textarea").first
     answer = tab.text(".sp-strip")
@@ -427,10 +485,10 @@ def test_live(opened):
     tab.until(STATUS_BEGINS, "done")
     for i in (0, 1):
         summary = tab.text(".sp-lane .sp-summary", i)
-        for measure in ("tokens/s", "accept ratio", "target calls"):
+        for measure in ("tokens/s in turns", "tokens per call", "target calls"):
             assert measure in summary
-    tab.picture("live")
 
+    tab.page.get_by_label("run whenever a control moves").check()
     prompt.fill("   ")
     tab.page.keyboard.press("Tab")
     tab.until("() => document.querySelector('.sp-error') !== null")
@@ -469,6 +527,7 @@ def test_a_sweep_over_a_ledger_answers_while_it_is_dragged(opened):
     tab.choose("rule", "clip ℓ")
     tab.until("() => document.querySelector('.sp-lane').innerText.includes('no certificate')")
     tab.until(LINE_IS_WHOLE, 3 * 12)
+    assert tab.text(".sp-detail") == "", "there is no token to point at"
     tab.picture("sweep")
     tab.fine()
 
@@ -477,10 +536,16 @@ def test_routing(opened):
     tab = opened("routing").ready()
     assert tab.page.locator(".sp-strip .sp-speaker").count() >= 1
     assert "tokens by" in tab.text(".sp-lane .sp-summary")
+    answer = tab.text(".sp-strip")
+    tab.choose("answer", tab.option("answer", 2))
+    tab.changed(".sp-strip", answer)
     title = tab.text(".sp-lane .sp-title")
-    tab.choose("problem", tab.option("problem", 2))
-    assert tab.changed(".sp-lane .sp-title", title)
     tab.picture("routing")
+    tab.slider("τ, nats").focus()
+    tab.page.keyboard.press("End")
+    tab.changed(".sp-lane .sp-title", title)
+    assert "0 decisions" not in tab.text(".sp-lane .sp-summary")
+    assert "changed" in tab.text(".sp-lane .sp-summary")
     tab.fine()
 
 
@@ -531,6 +596,70 @@ def test_five_hundred_tokens_are_redrawn(opened):
     tab.fine()
 
 
+# ---- opening, saving, opening again ------------------------------------------------------------
+
+
+SAVED = "() => !window.jupyterapp.shell.currentWidget.content.model.dirty"
+
+
+def test_a_saved_view_is_its_static_picture_when_it_is_opened_again(opened, folder):
+    file = folder / "again.ipynb"
+    nbformat.write(lab_book(BOOKS["anatomy"]), file)
+    tab = opened("again").ready()
+    tab.idle()
+    tab.command("docmanager:save")
+    tab.until(SAVED)
+    assert tab.page.locator(".sp-view").count() == 1, "saving takes nothing from who works"
+    saved = nbformat.read(file, 4)
+    assert "text/html" in saved.cells[-1].outputs[0].data
+    assert "application/vnd.jupyter.widget-view+json" not in saved.cells[-1].outputs[0].data
+
+    tab.close()
+    again = opened("again", run=False)
+    again.page.wait_for_selector("text=Anatomy of an answer")
+    assert "Run > Run All Cells first" in again.text(".jp-OutputArea-output")
+    assert again.page.locator("text=Error displaying widget").count() == 0
+    assert not again.is_unsaved()
+    again.fine()
+
+
+@pytest.mark.parametrize("number", ["01", "06"])
+def test_opening_a_committed_notebook_changes_nothing(opened, folder, number):
+    (file,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+    shutil.copy(file, folder / "opened.ipynb")
+    before = (folder / "opened.ipynb").read_bytes()
+    tab = opened("opened", run=False)
+    # JupyterLab writes the language of the kernel into the notebook when it knows it
+    tab.page.evaluate(f"{SESSION}.session.kernel.info.then(() => true)")
+    tab.until(KERNEL_IS_KNOWN)
+    assert not tab.is_unsaved()
+    tab.page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    assert (folder / "opened.ipynb").read_bytes() == before
+
+
+BARS = """
+import time
+from helpers.common import track
+
+for _ in track(range(2), "outer"):
+    for _ in track(range(8), "inner"):
+        time.sleep(0.1)
+    for _ in range(50):
+        list(track([], "nothing"))
+print("done")
+"""
+
+
+def test_progress_bars_leave_no_line(opened, folder):
+    nbformat.write(lab_book([BARS]), folder / "bars.ipynb")
+    tab = opened("bars")
+    tab.page.wait_for_selector(".jp-OutputArea-output:has-text('inner')")
+    tab.page.wait_for_selector(".jp-OutputArea-output:has-text('done')")
+    outputs = tab.page.locator(".jp-Cell-outputWrapper").bounding_box()
+    assert outputs["height"] < 80
+    tab.fine()
+
+
 # ---- the committed notebooks -------------------------------------------------------------------
 
 
@@ -562,8 +691,7 @@ def test_a_notebook_runs_and_its_sliders_move(opened, folder, file):
     tab = opened(file.stem)
     views = sum(cell.source.count("views.") for cell in book.cells)
     tab.until("n => document.querySelectorAll('.sp-view').length >= n", views, timeout=300_000)
-    idle = '.jp-Notebook-ExecutionIndicator[data-status="idle"]'
-    tab.page.wait_for_selector(idle, timeout=300_000)
+    tab.idle()
 
     handles = tab.labelled("τ, nats", ".noUi-handle")
     for i in range(handles.count()):
