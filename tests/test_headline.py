@@ -1,8 +1,11 @@
 """The verdict stands beneath the title of an executed notebook, not only at its end."""
 
+import re
+
 import nbclient
 import nbformat
 import pytest
+from conftest import ROOT
 
 from helpers import headline
 
@@ -42,3 +45,15 @@ def test_a_notebook_that_stops_before_its_end_has_no_verdict():
     book = nbformat.v4.new_notebook(cells=[cell])
     nbclient.NotebookClient(book, timeout=60, kernel_name="python3").execute()
     assert "not found yet" in book.cells[0].outputs[0].data["text/markdown"]
+
+
+@pytest.mark.parametrize(
+    "file", sorted(ROOT.glob("notebooks/[0-9][0-9]_*.ipynb")), ids=lambda f: f.stem
+)
+def test_every_title_is_a_claim_with_its_verdict_beneath(file):
+    """The second cell keeps the place, and one later cell fills it in."""
+    cells = nbformat.read(file, 4).cells
+    assert re.match(r"# \d\d · Claim: \S", cells[0].source)
+    assert cells[1].source == "from helpers import headline\n\nheadline.place()"
+    code = "\n".join(cell.source for cell in cells[2:] if cell.cell_type == "code")
+    assert code.count("headline.fill(words, ") == 1 and "headline.place" not in code

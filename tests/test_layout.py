@@ -11,7 +11,7 @@ from conftest import ROOT
 LAYERS = [
     {"common", "rules", "stats"},
     {"store", "methods", "registration", "headline"},
-    {"models", "tasks", "plots", "stopping"},
+    {"models", "tasks", "plots", "stopping", "drift"},
     {"decoding", "learned"},
     {"experiments"},
     {"probes"},

@@ -162,6 +162,14 @@ def test_the_answer_says_on_which_side_of_no_difference_an_interval_lies(record,
     assert summary.answer().endswith(f"¹ qwen2.5-coder: {NOTE}.")
 
 
+def test_the_answer_says_how_far_runs_differ(record):
+    """An interval over problems does not say it."""
+    runs = {"sp_over_large": [[2.85, 2.7, 3.0], [2.27, 2.1, 2.4], [2.4, 2.3, 2.5]]}
+    record("pocket", "03", numbers={"sp_over_large": interval(2.4)}, runs=runs)
+    first = summary.answer().splitlines()[0]
+    assert "*pocket*: faster, 2.40 [2.35, 2.45] × (2.27 to 2.85 in 3 runs)." in first
+
+
 def test_the_readmes_rows_are_one_word_a_pair_and_every_word_is_a_link(record):
     record("pocket", "01", claim="Entropy marks errors")
     record("pocket", "02", verdict="does not hold", claim="x " * 200)

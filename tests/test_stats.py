@@ -79,6 +79,27 @@ def test_auroc_covers_with_clusters():
     assert 0.93 <= covers(lambda rng: stats.auroc(*draw(rng, 40), n_boot=200), truth, 600) <= 0.97
 
 
+def test_a_gain_in_auroc_covers_and_pairs_its_signals():
+    """A rival with noise of its own on the same positions; apart, the two areas vary far more."""
+
+    def draw(rng, n):
+        shift = rng.normal(0, 0.5, n).repeat(20)
+        label = rng.random(n * 20) < 0.3
+        signal = rng.normal(0, 1, n * 20) + shift + 0.8 * label
+        return signal, signal + rng.normal(0, 0.5, n * 20), label, np.arange(n).repeat(20)
+
+    truth = stats.auroc_gain(*draw(np.random.default_rng(99), 20000), n_boot=2).estimate
+    gain = partial(stats.auroc_gain, n_boot=100)
+    assert 0.92 <= covers(lambda rng: gain(*draw(rng, 40)), truth, 400) <= 0.98
+    signal, rival, label, cluster = draw(np.random.default_rng(0), 40)
+    found = stats.auroc_gain(signal, rival, label, cluster)
+    own, other = (stats.auroc(values, label, cluster) for values in (signal, rival))
+    assert found.estimate == pytest.approx(own.estimate - other.estimate)
+    assert found.half_width < 0.5 * np.hypot(own.half_width, other.half_width)
+    same = stats.auroc_gain(signal, np.exp(signal), label, cluster)
+    assert (same.low, same.estimate, same.high) == (0, 0, 0)
+
+
 def test_auroc_equals_mann_whitney():
     signal, label = RNG.integers(0, 5, 300).astype(float), RNG.random(300) < 0.4  # many ties
     u = mannwhitneyu(signal[label], signal[~label]).statistic / (label.sum() * (~label).sum())

@@ -19,7 +19,7 @@ PARTS = {
     "models": "models",
     "decoding": "decoders",
     "tasks": "problems and grading",
-    "ledger": "exact expectations in place of coin flips",
+    "ledger": "expected counts in place of random runs",
     "plots": "figures",
     "views": "sliders",
     "vllm": "the same rules inside vLLM",

@@ -14,7 +14,7 @@ from functools import partial
 import nbformat
 import pandas as pd
 
-from helpers import common, store
+from helpers import common, drift, store
 from helpers.make import notebooks
 from helpers.stats import Interval
 
@@ -60,6 +60,12 @@ def shown(run, notebook, name, digits=2, percent=False):
     """One published number as text, or –."""
     interval = number(run, notebook, name)
     return interval.show(digits, percent=percent) if interval else DASH
+
+
+def points(run, notebook, name):
+    """One published difference of accuracies as text, or –."""
+    interval = number(run, notebook, name)
+    return interval.points() if interval else DASH
 
 
 def table(run, notebook, name):
@@ -166,11 +172,14 @@ def _against(interval, middle, above, below, undecided):
 
 
 def _speed(run, name):
-    """'faster, 1.49 [1.38, 1.59] ×'"""
+    """'faster, 1.49 [1.38, 1.59] × (1.43 to 1.62 in 3 runs)'"""
     gain = number(run, "03", name)
     if gain is None:
         return f"speed {DASH}"
-    return f"{_against(gain, 1, 'faster', 'slower', 'speed undecided')}, {gain.show(2)} ×"
+    text = f"{_against(gain, 1, 'faster', 'slower', 'speed undecided')}, {gain.show(2)} ×"
+    runs = facts(run, "03").get("runs", {}).get(name, [])
+    ends = drift.spread(runs)
+    return f"{text} ({ends[0]:.2f} to {ends[1]:.2f} in {len(runs)} runs)" if ends else text
 
 
 def _accuracy(run, notebook, name):
@@ -367,7 +376,7 @@ PILOT = (
         "several times",
         ("entropy_ratio",),
         "An answer's mean entropy is moved little by the few tokens at which a draft is "
-        "unsure: token by token, entropy tells on both pairs what the target will reject "
+        "unsure: token by token, entropy identifies on both pairs what the target rejects "
         "(AUROC in notebook 01), answer by answer much less on pocket.",
     ),
     Remeasured(
@@ -447,7 +456,7 @@ PILOT = (
         "06",
         "21.9 → 23.9",
         ("speed_fixed", "speed_stop"),
-        "Fewer wasted drafts buy speed only as far as drafting is the expensive part, and the "
+        "Fewer wasted drafts save time only as far as drafting takes much of it, and the "
         "baseline here is the best fixed γ, not one fixed γ.",
         digits=1,
     ),
@@ -605,7 +614,6 @@ def _speed_row(run):
     known = facts(run, "03")
     gammas = known.get("gammas", {})
     settings = [str(gammas.get(method, DASH)) for method in ("SP", "SP_entropy")]
-    change = partial(shown, run, "03", digits=1, percent=True)
     return {
         "pair": marked(run),
         "task": known.get("task", DASH),
@@ -615,9 +623,9 @@ def _speed_row(run):
         "SP accepts": shown(run, "03", "accept_SP", 0, percent=True),
         "SP ÷ AS_large": shown(run, "03", "sp_over_large"),
         "SP_entropy ÷ SP": shown(run, "03", "entropy_over_sp"),
-        "accuracy, SP − AS_large": change("accuracy_sp_minus_large"),
-        "accuracy, SP_entropy − SP": change("accuracy_change"),
-        "answers that may differ": change("certificate"),
+        "accuracy, SP − AS_large": points(run, "03", "accuracy_sp_minus_large"),
+        "accuracy, SP_entropy − SP": points(run, "03", "accuracy_change"),
+        "answers that may differ": shown(run, "03", "certificate", 1, percent=True),
     }
 
 
