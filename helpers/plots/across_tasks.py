@@ -27,7 +27,13 @@ def entropy_by_task(entropies):
         ax=ax,
     )
     ax.set(xlabel=NATS, ylabel="", title="Draft entropy per token (dashed: median and quartiles)")
+    ax.set_yticks(range(len(tasks)), [_short(task) for task in tasks])
     return fig
+
+
+def _short(task):
+    """A task's name; a file of prompts without its folder."""
+    return task.replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def by_task(panels, baseline):
@@ -56,7 +62,7 @@ def by_task(panels, baseline):
             ax.axvline(baseline[title], color="#888888", linewidth=1)
         for row, task in enumerate(tasks):
             _task(ax, row, task, measured, styles)
-        ax.set(title=title, yticks=range(len(tasks)), yticklabels=tasks)
+        ax.set(title=title, yticks=range(len(tasks)), yticklabels=[_short(task) for task in tasks])
     axes[0, 0].invert_yaxis()
     handles = [Line2D([], [], linestyle="none", label=m, **style) for m, style in styles.items()]
     fig.legend(handles=handles, loc="outside lower center", ncols=len(styles))

@@ -109,6 +109,7 @@ def over_costs(table, here, published, ylabel):
         xticklabels=[f"{c:g}" for c in COSTS],
         xlabel="c, one step of the draft ÷ one of the target (bars: by size to by measurement)",
         ylabel=ylabel,
+        title="The same counts on machines with another draft",
         ylim=(bottom, top + 0.22 * (top - bottom)),
     )
     ax.minorticks_off()
@@ -135,7 +136,10 @@ def wasted(table):
             yerr=bar(per_call),
             color=colours[policy],
             fmt=looks[rule].marker,
-            capsize=3,
+            markersize=8,
+            elinewidth=1,
+            capsize=2,
+            alpha=0.85,
         )
     ax.set(
         xlabel="drafted tokens thrown away per emitted token",

@@ -16,6 +16,7 @@ NOT = "#E4E4E4"
 def dearer(lines, claims, here, published):
     """Speed-up over the target alone, and where claims hold, over the draft's cost.
 
+    Of a machine only c + s counts (s: what a further token costs to verify), so one axis shows all.
     lines: table with x (the draft's forward ÷ the target's), method, ratio, low, high; claims:
     claim -> how dear verifying is -> {"holds", "undecided"} -> [(from, to)], of which the second
     contains the first; here: this machine's x; published: pair -> two values of x, the smaller from
@@ -33,7 +34,10 @@ def dearer(lines, claims, here, published):
     top.text(here * 1.04, 0.15, "this machine", fontsize=11)
     bottom.set_xscale("log")
     bottom.set(
-        xlabel="cost of the draft: its forward ÷ the target's, c (log scale)",
+        xlabel=(
+            "c, one step of the draft ÷ one of the target (log scale)\n"
+            "one axis is enough: of a machine only c + s counts, s: verifying one token more"
+        ),
         xticks=TICKS,
         xlim=(lines.x.min(), lines.x.max()),
     )
@@ -57,9 +61,10 @@ def _speed_ups(ax, lines):
     ax.set(
         ylim=(0, 1.12 * lines.high.max()),
         ylabel="tokens per second ÷ target alone",
-        title="Each method at its best block length, on a machine whose draft costs c",
+        title="Each method at its best block length, over what the draft costs",
     )
-    ax.legend(loc="lower left")
+    # on white, for the line at 1 passes behind it
+    ax.legend(loc="lower left", frameon=True, framealpha=1.0, edgecolor="none")
 
 
 def _pairs(ax, published, top):
@@ -92,7 +97,7 @@ def _claims(ax, claims, ends):
             places.append(y)
             names.append(name)
         y += 1
-    ax.set(yticks=places, ylim=(y - 0.4, -0.6), ylabel="verifying is")
+    ax.set(yticks=places, ylim=(y - 0.4, -0.6), ylabel="cost of verifying")
     ax.set_yticklabels(names, fontsize=10.5)
     ax.grid(visible=False)
     ax.tick_params(axis="y", length=0)

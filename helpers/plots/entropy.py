@@ -14,12 +14,15 @@ SIGNALS = ("#D55E00", "#0072B2", "#009E73", *SPARE_COLOURS)
 DASHES = ("-", "--", ":")
 
 
-def answer_entropy(answers):
+def answer_entropy(answers, why_none=""):
     """Mean draft entropy of right and wrong answers.
 
-    answers: a table with columns right (bool) and mean_H (nats).
+    answers: a table with columns right (bool) and mean_H (nats); why_none: what is said where it
+    has no row ("no reference").
     """
     fig, ax = plt.subplots(figsize=(7, 4))
+    if answers.empty:
+        ax.text(0.5, 0.5, why_none, transform=ax.transAxes, ha="center", va="center")
     rng = np.random.default_rng(0)
     for i, (right, colour) in enumerate(((True, RIGHT), (False, WRONG))):
         entropies = answers.loc[answers.right == right, "mean_H"].to_numpy()
@@ -41,7 +44,7 @@ def answer_entropy(answers):
         xticks=[0, 1],
         xticklabels=["right answers", "wrong answers"],
         ylabel="mean draft entropy of an answer, nats",
-        title="The draft's own answers: entropy of right and wrong ones",
+        title="The draft's own answers, right and wrong",
         xlim=(-0.5, 1.75),
     )
     return fig
@@ -63,7 +66,7 @@ def signal_roc(curves, areas):
         ylim=(0, 1),
         title="Finding the tokens that the target rejects",
     )
-    ax.legend(title="AUROC [95 %]", loc="lower right")
+    ax.legend(title="area (AUROC) [95 % interval]", loc="lower right")
     return fig
 
 
@@ -80,7 +83,7 @@ def divergence_curve(offsets, intervals, rest, where="answers without a rejectio
     ax.set(
         xlabel="position relative to the first rejected token",
         ylabel="mean draft entropy, nats",
-        title="Entropy at the point of divergence (target's answers, teacher-forced)",
+        title="The draft's entropy around the first token that the target rejects",
         ylim=(0, None),
     )
     ax.legend()

@@ -53,9 +53,9 @@ def benchmark(table, gammas):
 
 
 def _column(ax, x, interval, colour):
-    """One method's estimate as a column with its number; a score that is NaN has no judge."""
-    if math.isnan(interval.estimate):
-        ax.text(x, 0, "no judge", ha="center", va="bottom", fontsize=10.5)
+    """One method's estimate as a column with its number, or why there is none ("no reference")."""
+    if interval.missing:
+        ax.text(x, 0, interval.missing, ha="center", va="bottom", fontsize=10.5)
         return
     ax.bar(
         x,
@@ -66,8 +66,15 @@ def _column(ax, x, interval, colour):
         capsize=4,
         error_kw={"linewidth": 1.5},
     )
-    words = number(interval.estimate)
-    ax.text(x, interval.high, words, ha="center", va="bottom", fontsize=10.5)
+    ax.annotate(
+        number(interval.estimate),
+        (x, interval.high),
+        xytext=(0, 3),  # above the bar's cap, not on it
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=10.5,
+    )
 
 
 def gamma_speed(curves, timed):
