@@ -11,8 +11,9 @@ from test_decoding import Choices, fresh
 
 from helpers import common, ledger, models, rules, stopping, tasks
 from helpers.ledger import programme
+from helpers.ledger.certificate import rescue_chance
 from helpers.ledger.grid import grid
-from helpers.ledger.table import OF_RULE
+from helpers.ledger.table import OF_RULE, POLICIES_KEPT
 from helpers.methods import (
     Confidence,
     EntropyStop,
@@ -282,6 +283,59 @@ def test_p_and_q_swapped_is_found_out(tiny):
     paths = by_hand(rules.STRICT, Fixed(3))
     counted = ledger.counts(wrong, rules.STRICT, Fixed(3))
     assert given_the_text(counted, wrong, paths) > 0.1
+
+
+# ---- what is kept of a policy ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_what_is_kept_of_a_policy_is_what_would_be_worked_out_anew(tiny, policy, monkeypatch):
+    """To the last bit, for one rule after another; a ledger of its own has nothing kept."""
+    compared = (rules.SQRT, rules.SP_entropy(0.9), rules.STRICT)
+    kept = [ledger.counts(tiny, rule, policy) for rule in (*compared, *compared)]
+    shares = [rescue_chance(tiny, rule, policy) for rule in compared]
+    with monkeypatch.context() as patch:
+        patch.setattr("helpers.ledger.table._cannot_change", lambda policy: False)
+        anew = dataclasses.replace(tiny)
+        for number, rule in enumerate(compared):
+            counted = ledger.counts(anew, rule, policy)
+            same(kept[number], counted)
+            same(kept[number + 3], counted)
+            assert (kept[number].acceptances == counted.acceptances).all()
+            assert (shares[number] == rescue_chance(anew, rule, policy)).all()
+
+
+class Limit:
+    """A policy of the reader's own, which can change: nothing may be kept of it."""
+
+    gamma = 3
+    adaptive = True
+    most = 2.0  # nats: above all entropies
+
+    def go_on(self, H, q_x, j):
+        return H <= self.most
+
+
+def test_nothing_is_kept_of_a_policy_that_can_change(tiny):
+    policy = Limit()
+    before = ledger.counts(tiny, rules.STRICT, policy).total("drafted")
+    policy.most = -1.0
+    assert ledger.counts(tiny, rules.STRICT, policy).total("drafted") < 0.8 * before
+
+
+def test_a_ledger_keeps_few_arrays_and_lets_nobody_write_into_them(tiny):
+    book = dataclasses.replace(tiny)
+    asked = []
+
+    def of(book, policy):
+        asked.append(policy)
+        return np.zeros(3)
+
+    for gamma in [1, 1, 2, 1, *range(1, POLICIES_KEPT + 3), 1]:
+        found = book.of_policy(of, Fixed(gamma))
+    assert len(asked) == POLICIES_KEPT + 2 + 1  # the first is gone when it is asked for again
+    with pytest.raises(ValueError, match="read-only"):
+        found[0] = 1
 
 
 # ---- relaxed rules -----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ relaxed rule's speed this is no estimate.
 import numpy as np
 
 from helpers import rules
-from helpers.ledger.programme import _alive, _drafts
+from helpers.ledger.programme import _alive, drafted
 from helpers.ledger.table import LEAST
 from helpers.rules.gates import has_standard_residual, outside
 
@@ -39,7 +39,7 @@ def rescue_chance(ledger, rule, policy):
     rescued = np.divide(columns["tv"], delta, out=np.zeros_like(delta), where=delta > LEAST)
     rejected = (1 - strict["W"]) * (1 - rescued.clip(0, 1))
 
-    drafts = _drafts(ledger, policy)
+    drafts = ledger.of_policy(drafted, policy)
     width = ledger.width
     inside = ledger.inside[:, :width].astype(float)
     alive = _alive(inside, drafts, strict["W"])

@@ -77,7 +77,7 @@ def counts(ledger, rule, policy):
     """
     if not 1 <= policy.gamma <= LONGEST:
         raise ValueError(f"gamma was {policy.gamma}; a ledger counts blocks of 1 to {LONGEST}")
-    drafts = _drafts(ledger, policy)
+    drafts = ledger.of_policy(drafted, policy)
     columns = ledger.of_rule(rule)
     strict = ledger.of_rule(rules.STRICT)
     starts, tested = _starts(ledger, columns["h"], drafts)
@@ -106,7 +106,7 @@ def counts(ledger, rule, policy):
     return Counts(frame, widths, acceptances)
 
 
-def _drafts(ledger, policy):
+def drafted(ledger, policy):
     """Whether slot n of a round from s is drafted when all before it were accepted along the text.
 
     (γ + 1, N, width) bool; slot γ never is. As in decoding/speculative.py: a block has room for one
@@ -222,7 +222,7 @@ def _drafted_on(ledger, policy, rounds, columns, tested):
     their position, times R / δ.
     """
     gamma = policy.gamma
-    after = _going_on(ledger, policy)
+    after = ledger.of_policy(_going_on, policy)
     drafted = np.zeros((len(ledger), gamma + 1))
     table = ledger.continuation_arrays
     delta = ledger.padded("tv")[table.answer, table.position]

@@ -15,6 +15,7 @@ LONGEST = 16  # the longest block that a ledger can count
 OF_RULE = ("R", "W", "h", "tv", "kl")  # the numbers kept of every rule
 RATES = (1 / 32, 1 / 8, 1 / 4, 1 / 2)  # of a random gate, at which the KL of the mixture is kept
 LEAST = 1e-12  # what is below it counts as 0, and nothing is divided by less
+POLICIES_KEPT = 64  # what depends on a policy alone is kept of so many
 
 
 class Continued(NamedTuple):
@@ -122,6 +123,24 @@ class Ledger:
         none = np.zeros_like(w)
         return {"R": self.padded("tv"), "W": w, "h": w, "tv": none, "kl": none}
 
+    # ---- what a policy does --------------------------------------------------------------------
+
+    @cached_property
+    def _of_policies(self):
+        return {}
+
+    def of_policy(self, function, policy):
+        """function(self, policy), an array, worked out once for a policy that cannot change."""
+        if not _cannot_change(policy):
+            return function(self, policy)
+        if (function, policy) not in self._of_policies:
+            if len(self._of_policies) >= POLICIES_KEPT:
+                del self._of_policies[next(iter(self._of_policies))]
+            array = function(self, policy)
+            array.flags.writeable = False  # it is handed out again
+            self._of_policies[function, policy] = array
+        return self._of_policies[function, policy]
+
     # ---- what a rule does ----------------------------------------------------------------------
 
     def label_of(self, rule):
@@ -215,6 +234,18 @@ class Ledger:
             f"the ledger has no numbers of {rule!r}; it has {', '.join(self.rules)}, gates of "
             "these, and what lies between: pass others to read(rules={label: rule})"
         )
+
+
+def _cannot_change(policy):
+    """Whether a policy is a frozen dataclass of numbers and the like, equal where it acts alike."""
+    parameters = vars(type(policy)).get("__dataclass_params__")
+    if parameters is None or not parameters.frozen:
+        return False
+    try:
+        hash(policy)
+    except TypeError:
+        return False
+    return True
 
 
 def _linear(below, above, share):
