@@ -20,6 +20,9 @@ exchange = 0.1
 [estimators]
 "it is faster" = "stats.speed_up above 1"
 
+[exploratory]
+"it costs less KL" = "log_kl_ratio, below 0; seen before"
+
 [parameters]
 task = "pocket-mix"
 n_problems = 200
@@ -70,13 +73,38 @@ def test_a_parameter_that_is_gone_differs(plans):
     assert registration.check("03", "pocket", ran)["differs"] == ["tau: none, registered was 1.0"]
 
 
+@pytest.mark.parametrize(
+    "checks, differs",
+    [
+        (["it is faster"], []),
+        (["it is faster", "it is nicer"], ["it is nicer: not in the plan"]),
+        ([], ["it is faster: planned, not made"]),
+        (
+            ["it is faster", "it costs less KL"],  # what is exploratory decides nothing
+            ["it costs less KL: not in the plan"],
+        ),
+    ],
+)
+def test_a_claim_is_decided_by_the_checks_of_its_plan(plans, checks, differs):
+    found = registration.check("03", "pocket", RAN, checks)
+    assert found["differs"] == differs
+    assert found["status"] == ("exploratory" if differs else "registered")
+
+
+def test_what_is_exploratory_is_named_beside_a_registered_run(plans):
+    found = registration.check("03", "pocket", RAN)
+    assert found["exploratory"] == ["it costs less KL"]
+    assert registration.in_words(found).endswith("deciding nothing: it costs less KL.")
+
+
 def test_pairs_have_plans_of_their_own(plans):
     assert registration.load("03", "big").parameters["n_problems"] == 50
     assert registration.check("03", "big", RAN)["status"] == "exploratory"
     assert registration.check("03", "big", RAN | {"n_problems": 50})["status"] == "registered"
     for notebook, pair in (("03", "other"), ("04", "pocket")):
         found = registration.check(notebook, pair, RAN)
-        assert found == {"status": "unregistered", "differs": [], "plan": None}
+        nothing = {"status": "unregistered", "differs": [], "exploratory": [], "plan": None}
+        assert found == nothing
         assert registration.in_words(found).startswith("Unregistered")
 
 
@@ -94,6 +122,8 @@ def test_pairs_have_plans_of_their_own(plans):
         ('task = "pocket-mix"', "", "do not say task or tasks_used"),
         ("n_problems = 50", "n_problem = 50", "big changes 'n_problem'"),
         ('"it is faster" = "stats.speed_up above 1"', "", "estimators must be a table"),
+        ('"it costs less KL"', '"it is faster"', "'it is faster' is among the estimators and"),
+        ('"log_kl_ratio, below 0; seen before"', "3", "of 'it costs less KL' was 3, not text"),
         ("seed = 0", "seed = ", "cannot be read as TOML"),
     ],
 )
@@ -145,6 +175,15 @@ def test_the_plan_covers_the_notebook(number):
     assert set(plan.parameters) == set(defaults)
     for name, value in defaults.items():
         assert registration.same(value, plan.parameters[name]), name
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_every_notebook_says_whether_it_ran_as_planned(number):
+    """It compares itself with its own plan, tells the reader, and publishes what it found."""
+    notebook = nbformat.read(notebooks.available()[number], 4)
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    assert f'registration.check("{number}", pair_name, globals()' in code
+    assert "registration.in_words(planned)" in code and "registered=planned" in code
 
 
 def test_every_plan_belongs_to_a_notebook():
