@@ -204,10 +204,12 @@ class Book:
 
     def _measure(self, rule, policy):
         counts = ledger.counts(self.book, rule, policy)
-        try:
-            rescued = float(rescue_chance(self.book, rule, policy).mean())
-        except ValueError:  # it can differ from SP without a rescue
-            rescued = math.nan
+        rescued = 0.0
+        if rule != rules.STRICT:
+            try:
+                rescued = float(rescue_chance(self.book, rule, policy).mean())
+            except ValueError:  # it can differ from SP without a rescue
+                rescued = math.nan
         columns = (counts.frame.emitted, counts.widths.sum(1), counts.frame.drafted)
         sums = [np.bincount(self.problem, np.asarray(column)) for column in columns]
         return Measured(
