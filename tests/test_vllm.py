@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -84,6 +85,33 @@ def test_without_settings_the_plugin_does_nothing(monkeypatch):
     plugin.register()
     assert set(sys.modules) == before
     assert plugin.loaded.settings is None
+
+
+def test_rescued_slots_of_blocks_of_all_lengths():
+    """By hand: only accepted slots count, and of these the ones that strict would have rejected."""
+    u = torch.tensor([0.9, 0.9, 0.5, 0.5, 0.5, 0.5], dtype=torch.float64)
+    p = torch.tensor([0.8, 0.8, 0.4, 0.6, 0.4, 0.4])
+    accepted = torch.tensor([1, 0, 2, 1])
+    found = plugin.rescued(u, p, torch.ones(6), accepted, [2, 0, 3, 1])
+    assert found == [[0], [], [0], [0]]
+    assert plugin.rescued(u[:0], p[:0], p[:0], torch.tensor([0, 0]), [0, 0]) == [[], []]
+
+
+def count_rescued(raw, accepted, method=None):
+    made = SimpleNamespace(method=method or Speculative(rules.SQRT))
+    return engine.VLLMEngine._rescued(made, raw, accepted)
+
+
+def test_rescues_behind_an_answer_s_end_do_not_count():
+    raw = {"accepted": [2, 3], "rescued": [[0, 1], [1, 2]]}
+    assert count_rescued(raw, 5) == 4
+    assert count_rescued(raw, 4) == 3
+    assert count_rescued(raw, 3) == 2
+    assert count_rescued({"accepted": [], "rescued": []}, 0) == 0
+    assert count_rescued({"accepted": [2], "rescued": None}, 2) == 0
+    assert math.isnan(count_rescued({"accepted": [2], "rescued": None}, 2, engine.Fly()))
+    with pytest.raises(RuntimeError, match="reports 2 verifications .* the plugin saw 1"):
+        count_rescued({"accepted": [2, 3], "rescued": [[0]]}, 5)
 
 
 # ---- what is refused ---------------------------------------------------------------------------
@@ -254,6 +282,7 @@ def fake_worker(monkeypatch):
                     "stopped_by": None,
                     "accepted": [1],
                     "drafted": [2],
+                    "rescued": None,
                     "prefill_s": 0.1,
                     "rest_s": 9.0 - i,
                 }
@@ -272,7 +301,7 @@ def test_both_engines_give_the_same_columns(fake_worker):
     assert set(rows) == set(local)
     assert len(rows) == 4
     assert trace is None
-    assert rows.rescued.isna().all()
+    assert (rows.rescued == 0).all()
 
 
 def test_answers_at_once_share_the_clock(fake_worker):

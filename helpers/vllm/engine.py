@@ -6,9 +6,9 @@ with the arguments that `experiments` has. vLLM runs in a process of its own
 (helpers/vllm/worker.py), under $SP_VLLM_PYTHON where its environment is another.
 
 What differs from the in-process decoders: vLLM draws drafts from a generator that no seed of a
-request reaches, so runs are not coupled and rescues are not counted; methods are timed one after
-another, not interleaved; drafts do not stop at an end of answer (what was drafted past it is taken
-out of the counts).
+request reaches, so runs are not coupled (rescues are counted all the same: the plugin takes both
+tests with one uniform); methods are timed one after another, not interleaved; drafts do not stop at
+an end of answer (what was drafted past it is taken out of the counts).
 """
 
 import hashlib
@@ -257,11 +257,29 @@ class VLLMEngine:
             draft_calls=len(tokens) if self.draft_alone else drafted,
             drafted=drafted,
             accepted=accepted,
-            rescued=float("nan"),  # not counted
+            rescued=self._rescued(raw, accepted),
             rounds=verifications,
             prefill_s=raw["prefill_s"],
             seconds=seconds,
         )
+
+    def _rescued(self, raw, accepted):
+        """Rescued tokens of an answer; what lies behind its end does not count.
+
+        accepted: its accepted tokens, without those behind the end. NaN for a rule of vLLM's own.
+        """
+        if isinstance(self.method, Fly):
+            return float("nan")
+        if raw["rescued"] is None:
+            return 0
+        if len(raw["rescued"]) != len(raw["accepted"]):
+            raise RuntimeError(
+                f"vLLM reports {len(raw['accepted'])} verifications of an answer and the plugin "
+                f"saw {len(raw['rescued'])}; rescues cannot be counted with these options"
+            )
+        behind = sum(raw["accepted"]) - accepted  # of the last block
+        ends = [*raw["accepted"][:-1], raw["accepted"][-1] - behind] if raw["accepted"] else []
+        return sum(slot < end for slots, end in zip(raw["rescued"], ends) for slot in slots)
 
 
 def counts(n_tokens, accepted, drafted):

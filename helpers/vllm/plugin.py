@@ -12,7 +12,7 @@ nothing is patched.
 import json
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import wraps
 
 import torch
@@ -63,6 +63,9 @@ class Loaded:
 
     settings: str | None = None  # the JSON that it was loaded with
     work_around: bool | None = None  # whether `work_around_expand` replaced vLLM's; None: not tried
+    # Request -> the slots that were rescued in each of its verifications; None: none can be.
+    rescues: dict | None = None
+    requests: list = field(default_factory=list)  # of the batch that is being verified
 
 
 loaded = Loaded()
@@ -126,6 +129,25 @@ def entropy(probs, temperature):
     """
     temperature = torch.where(temperature < 1e-5, 1.0, temperature)
     return rules.entropy((probs.log() * temperature[:, None]).softmax(-1))
+
+
+def rescued(u, p_x, q_x, accepted, lengths):
+    """Slots that were accepted and that strict, with the same uniforms, would have rejected.
+
+    u (of strict), p_x and q_x (of the drafted tokens), (tokens,), the blocks of the requests one
+    after another; accepted (requests,): how many were; lengths: drafted tokens of each request.
+    Returns a list of slots for each request.
+    """
+    times = torch.tensor(lengths, device=u.device)
+    begins = times.cumsum(0) - times
+    slots = torch.arange(len(u), device=u.device) - begins.repeat_interleave(times)
+    kept = slots < accepted.repeat_interleave(times)
+    # Strict keeps a token when p/q >= u.
+    saved = (kept & (p_x < u * q_x)).tolist()
+    found = []
+    for begin, length in zip(begins.tolist(), lengths):
+        found.append([slot for slot in range(length) if saved[begin + slot]])
+    return found
 
 
 # ---- loading -----------------------------------------------------------------------------------
@@ -209,14 +231,17 @@ def _check_speculation(config):
 def _gate(settings):
     """rejection_sample sees q; generate_uniform_probs, which it calls, returns the rule's uniforms.
 
-    H passes from the one to the other. It is None without a q: for greedy requests only, or drafts
-    whose q vLLM has lost. Both are left strict.
+    H passes from the one to the other, and strict's uniforms back, by which rescues are counted.
+    H is None without a q: for greedy requests only, or drafts whose q vLLM has lost. Both are left
+    strict.
     """
     from vllm.v1.sample import rejection_sampler as module
 
     stock_sample = module.rejection_sample
     stock_uniforms = module.generate_uniform_probs
     H = None
+    u = None
+    loaded.rescues = {}
 
     @wraps(stock_sample)
     def rejection_sample(
@@ -233,13 +258,19 @@ def _gate(settings):
     ):
         nonlocal H
         H = None
+        drafted = draft_token_ids.long()[:, None]
         if draft_probs is not None and not sampling_metadata.all_greedy:
             times = torch.tensor(num_draft_tokens, device=draft_probs.device)
             temperature = sampling_metadata.temperature.repeat_interleave(
                 times, output_size=len(draft_probs)
             )
             H = entropy(draft_probs, temperature)
-        return stock_sample(
+            q_x = draft_probs.gather(1, drafted)[:, 0]
+            p_x = target_logits.gather(1, drafted)[:, 0].float()
+            p_x = (p_x - target_logits.float().logsumexp(1)).exp()
+            # Greedy requests of the batch are decided by the argmax, whatever p is.
+            p_x = p_x.masked_fill(temperature < 1e-5, torch.inf)
+        output = stock_sample(
             draft_token_ids,
             num_draft_tokens,
             max_spec_len,
@@ -251,14 +282,54 @@ def _gate(settings):
             *args,
             **kwargs,
         )
+        if H is None:
+            slots = [[] for _ in num_draft_tokens]
+        else:
+            emitted = (output >= 0).sum(1)  # the accepted ones, and the one that follows them
+            slots = rescued(u, p_x, q_x, emitted - 1, num_draft_tokens)
+        _note_rescues(slots, num_draft_tokens)
+        return output
 
     @wraps(stock_uniforms)
     def generate_uniform_probs(*args, **kwargs):
+        nonlocal u
         u = stock_uniforms(*args, **kwargs)
         return u if H is None else relaxed(u, H, settings)
 
     module.rejection_sample = rejection_sample
     module.generate_uniform_probs = generate_uniform_probs
+    _name_requests()
+
+
+def _note_rescues(slots, lengths):
+    """Keep the rescued slots of a verification under the requests that are being verified."""
+    for request, found, length in zip(loaded.requests, slots, lengths):
+        if length:
+            loaded.rescues.setdefault(request, []).append(found)
+
+
+def _name_requests():
+    """Remember whose drafts are being verified, and let the engine's process ask for rescues."""
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner as Runner
+    from vllm.v1.worker.gpu_worker import Worker
+
+    stock = Runner._sample
+
+    @wraps(stock)
+    def sample(self, *args, **kwargs):
+        # vLLM adds eight characters of its own to a request's name.
+        names = self.input_batch.req_ids
+        loaded.requests = [name.split("-")[0] for name in names]
+        try:
+            return stock(self, *args, **kwargs)
+        finally:
+            loaded.requests = []
+
+    def sp_rescues(self):
+        return loaded.rescues
+
+    Runner._sample = sample
+    Worker.sp_rescues = sp_rescues
 
 
 class _AllStopped(Exception):

@@ -39,12 +39,15 @@ def answer(job):
     outputs = llm.generate(prompts, params, use_tqdm=False)
     wall = time.perf_counter() - begin
 
+    rescues = None
+    if plugin.loaded.rescues is not None:  # a rule that relaxes; its workers all count the same
+        rescues = llm.collective_rpc("sp_rescues")[0]
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
     else:
         device = f"cpu x{torch.get_num_threads()}"
     return {
-        "answers": [_plain(output) for output in outputs],
+        "answers": [_plain(output, rescues) for output in outputs],
         "wall": wall,
         "work_around": plugin.loaded.work_around,
         "facts": {
@@ -94,8 +97,12 @@ def _check_installation(job):
         )
 
 
-def _plain(output):
-    """One RequestOutput as plain data; accepted and drafted have one number per verification."""
+def _plain(output, rescues):
+    """One RequestOutput as plain data.
+
+    accepted, drafted: a number per verification; rescued: a list of slots per verification, None
+    where no token can be rescued. rescues: request -> that list, None for such a method.
+    """
     completion = output.outputs[0]
     rounds = completion.spec_decode_metrics
     times = output.metrics
@@ -105,6 +112,7 @@ def _plain(output):
         "stopped_by": completion.stop_reason,
         "accepted": rounds.per_step_accepted if rounds else [],
         "drafted": rounds.per_step_drafted if rounds else [],
+        "rescued": None if rescues is None else rescues.get(output.request_id, []),
         "prefill_s": times.first_token_ts - times.scheduled_ts,
         "rest_s": times.last_token_ts - times.first_token_ts,
     }

@@ -29,13 +29,17 @@ def sampler(monkeypatch):
     current_platform.register_triton_kernel_overrides()
     from vllm.v1.sample import rejection_sampler as module
     from vllm.v1.spec_decode import llm_base_proposer as proposer
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+    from vllm.v1.worker.gpu_worker import Worker
 
+    monkeypatch.setattr(Worker, "sp_rescues", None, raising=False)
     patched = [
         (module, "rejection_sample"),
         (module, "generate_uniform_probs"),
         (module, "expand_batch_to_tokens"),
         (module.RejectionSampler, "__init__"),
         (proposer, "compute_probs_and_sample_next_token"),
+        (GPUModelRunner, "_sample"),
     ]
     for owner, name in patched:
         monkeypatch.setattr(owner, name, getattr(owner, name))

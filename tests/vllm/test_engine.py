@@ -97,6 +97,74 @@ def test_strict_matches_the_target_s_joint_distribution(pair, name):
     assert scipy_stats.chisquare(counts, expected).pvalue > LEVEL
 
 
+MIXED = ("pocket-arithmetic", "pocket-news", "pocket-law", "pocket-code")
+BINS = 50
+
+
+@torch.inference_mode()
+def ranks(pair, jobs, answers):
+    """A number in [0, 1) for every token of some answers, uniform where they are the target's.
+
+    The likelier a token after its prefix, the smaller: P(likelier ones) + u P(token), the prefix
+    being what was written (Rosenblatt 1952). Under the target's law they are independent as well.
+    """
+    draw = torch.Generator().manual_seed(0)
+    found = []
+    for (_, problem), tokens in zip(jobs, answers):
+        prompt = pair.encode(problem.messages)
+        sequence = torch.tensor([prompt + tokens])
+        pair.target.start(1, sequence.shape[1])
+        hidden = pair.target.forward(sequence[:, :-1], [0])[0, len(prompt) - 1 :]
+        p = pair.target.logits(hidden).double().softmax(-1)
+        p_x = p.gather(1, torch.tensor(tokens)[:, None])
+        before = torch.where(p > p_x, p, 0).sum(1)
+        found.append(before + p_x[:, 0] * torch.rand(len(tokens), generator=draw).double())
+    return torch.cat(found)
+
+
+def p_value_of(ranks):
+    """Chi-squared of numbers that are to be uniform."""
+    return scipy_stats.chisquare(torch.histc(ranks, BINS, 0, 1).tolist()).pvalue
+
+
+@pytest.mark.parametrize("name", ["SP", "dynamic", "all"])
+def test_strict_is_the_target_s_when_eight_prompts_of_all_lengths_run_at_once(pair, name):
+    """Every token of whole answers, rows that begin and end at different times; a mutant fails."""
+    problems = [problem for task in MIXED for problem in tasks.load(task, 40)]
+    order = torch.randperm(len(problems), generator=torch.Generator().manual_seed(0)).tolist()
+    jobs = [(0, problems[n]) for n in order]
+    lengths = [len(pair.encode(problem.messages)) for _, problem in jobs]
+    assert max(lengths) > 2 * min(lengths)
+    method = METHODS.get(name) or Speculative(rules.ACCEPT_ALL, Fixed(4), "all")
+    rows = VLLMEngine("pocket", method, concurrency=8).run(jobs, 48, grade=False)
+    assert rows.n_tokens.max() > 2 * rows.n_tokens.min()
+    found = ranks(pair, jobs, rows.tokens)
+    print(f"\n{name}: {len(found)} tokens, prompts of {min(lengths)} to {max(lengths)}, p", end=" ")
+    print(f"{p_value_of(found):.3g}")
+    assert len(found) > 3000
+    assert (p_value_of(found) > LEVEL) == (name != "all")
+
+
+@pytest.mark.parametrize("name", ["sqrt", "power", "lenience"])
+def test_rescues_are_as_many_as_with_our_own_engine(pair, jobs, served, name):
+    """So the certificate, the share of answers that hold one, is there too."""
+    rows = served(name)[1]
+    rows = rows.assign(answers=1, with_rescue=rows.rescued > 0)
+    problems = [problem for seed, problem in jobs if seed == 0]
+    own = experiments.run(pair, [METHODS[name]], problems, (0, 1))
+    own = own.assign(answers=1, with_rescue=own.rescued > 0)
+    assert (rows.rescued <= rows.accepted).all() and rows.rescued.sum() > 0
+    for top, bottom in (("rescued", "drafted"), ("with_rescue", "answers")):
+        theirs = stats.ratio(rows, top, bottom, METHODS[name].label)
+        ours = stats.ratio(own, top, bottom, METHODS[name].label)
+        margin = WIDER * (theirs.half_width**2 + ours.half_width**2) ** 0.5
+        assert abs(theirs.estimate - ours.estimate) < margin, (top, theirs, ours)
+
+
+def test_strict_and_the_models_alone_rescue_nothing(served):
+    assert (served("SP")[1].rescued == 0).all()
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_acceptance_and_score_are_those_of_our_own_engine(pair, jobs, served, name):
     rows = served(name)[1].assign(answers=1)

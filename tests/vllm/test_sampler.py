@@ -103,6 +103,28 @@ def test_accept_all_accepts_every_gated_token(sampler, activate):
     assert (drafts == 5).any()
 
 
+@pytest.mark.parametrize("name", [name for name in RULES if name != "strict"])
+def test_rescues_are_what_strict_rejects_with_the_same_uniforms(sampler, activate, name):
+    """Token for token against a strict run with the same seed, and as many as TV(o, p) says."""
+    stock, drafts = one_step(sampler)
+    rule = RULES[name]
+    activate(plugin.settings_of(Speculative(rule)))
+    plugin.loaded.requests = [str(n) for n in range(N)]
+    tokens, _ = one_step(sampler)
+    counted = torch.tensor([plugin.loaded.rescues[str(n)] == [[0]] for n in range(N)])
+    # A token that strict rejects is never its own replacement: (p - q)+ is 0 there.
+    assert torch.equal(counted, (tokens == drafts) & (stock != drafts))
+    tv = float((output_of(rule) - P).abs().sum() / 2)
+    assert stats.binomtest(int(counted.sum()), N, tv).pvalue > LEVEL
+
+
+def test_a_closed_gate_rescues_nothing(sampler, activate):
+    activate(Settings(1.0, beta=0.5))  # H = 1.54
+    plugin.loaded.requests = [str(n) for n in range(N)]
+    one_step(sampler)
+    assert set(map(str, plugin.loaded.rescues.values())) == {"[[]]"}
+
+
 def test_tau_below_zero_is_stock_bit_for_bit(sampler, activate):
     stock, _ = one_step(sampler)
     activate(Settings(-1.0, beta=0.5))
