@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy import special
-from scipy import stats as scipy_stats
 
 from helpers.stats import binary
 
@@ -270,17 +269,6 @@ def proportion(successes, n, level=LEVEL):
             f"a proportion needs 0 <= successes <= n and n >= 1; got {successes} of {n}"
         )
     return Interval(successes / n, *binary.clopper_pearson(successes, n, level), int(n))
-
-
-def mcnemar(right_a, right_b):
-    """Exact McNemar p-value for two paired lists of right/wrong."""
-    a = np.asarray(right_a, bool)
-    b = np.asarray(right_b, bool)
-    only_a = int((a & ~b).sum())
-    only_b = int((~a & b).sum())
-    if only_a + only_b == 0:
-        return 1.0
-    return float(scipy_stats.binomtest(only_a, only_a + only_b).pvalue)
 
 
 # ---- ratios ------------------------------------------------------------------------------------

@@ -105,16 +105,6 @@ def overall(words):
 # ---- several at once ---------------------------------------------------------------------------
 
 
-def holm(p_values):
-    """Holm's step-down adjustment of p-values, in their order."""
-    p = np.asarray(p_values, float)
-    order = np.argsort(p)
-    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))).clip(max=1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = stepped
-    return adjusted
-
-
 @dataclass(frozen=True)
 class Family:
     """Comparisons that are read together: a simultaneous interval and a verdict for each."""
