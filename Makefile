@@ -18,6 +18,8 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
 export DEVICE
 export JUPYTER_PREFER_ENV_PATH := 1
+# Transformers reads its own docstrings, which PYTHONOPTIMIZE=2 leaves out.
+unexport PYTHONOPTIMIZE
 .DELETE_ON_ERROR:
 .PHONY: help setup all advise lint test test-browser screens lab figures fidelity bench gpu pocket models readme test-vllm clean
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -170,6 +171,11 @@ def load_pair(
     if speed not in SPEEDS:
         raise ValueError(
             f"speed was {speed!r}; use 'fast', 'int8' (the target too) or 'plain' (the reference)"
+        )
+    if sys.flags.optimize > 1:
+        raise RuntimeError(
+            "python -OO (PYTHONOPTIMIZE=2) leaves out the docstrings, which transformers reads to "
+            "load a model; leave that setting out, or use PYTHONOPTIMIZE=1"
         )
     device = pick_device(device)
     _choose_threads(device, preset)
