@@ -485,8 +485,8 @@ def test_seconds_by_hand(tiny):
     """A machine whose forwards all take one unit, and one on which only the target costs."""
     counted = ledger.counts(tiny, rules.STRICT, Fixed(3))
     frame = counted.frame
-    free_draft = ledger.seconds(counted, ledger.machine(0.0, 0.0), host=0.5)
-    np.testing.assert_allclose(free_draft, 1.5 * frame.rounds)
+    free_draft = ledger.seconds(counted, ledger.machine(0.0, 0.0))
+    np.testing.assert_allclose(free_draft, frame.rounds)
     costly = ledger.seconds(counted, ledger.machine(0.25, 0.1))
     np.testing.assert_allclose(costly, frame.rounds + 0.35 * frame.drafted)
     large = ledger.alone(tiny, "target")

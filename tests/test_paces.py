@@ -59,7 +59,7 @@ def test_every_turn_has_every_step_once_and_in_another_order(pocket, monkeypatch
         return [answer]
 
     monkeypatch.setattr(paces, "decode", logged)
-    table = ledger.forward_repeats(pocket, context=7, turns=6)
+    table = ledger.forward_repeats(pocket, context=7, turns=6, at_most_s=600)
     turns = [log[first : first + 17] for first in range(0, len(log), 17)]
     assert len(turns) == 7  # one warms up
     assert all(sorted(turn) == list(range(17)) for turn in turns)

@@ -147,7 +147,7 @@ def direct_over_expected(runs, counts):
     1 where the ledger predicts them. runs: of `from_runs`.
     """
     sums = [one.frame.groupby("problem_id")[["emitted", "rounds"]].sum() for one in (runs, counts)]
-    return stats.bootstrap(pd.concat(sums, axis=1), ratio_of_ratios)
+    return stats.bootstrap(pd.concat(sums, axis=1), _ratio_of_ratios)
 
 
 def timed_over_predicted(times, label, counts, forward):
@@ -156,17 +156,12 @@ def timed_over_predicted(times, label, counts, forward):
     times: experiments.timed; counts: of answers to at least these problems.
     """
     own = times[times.method == label]
-    return pace_over_predicted(own, counts, speeds.seconds(counts, forward))
-
-
-def pace_over_predicted(times, counts, seconds):
-    """The same for the rows of one method and the seconds predicted for each answer. Interval."""
-    timed = times.groupby("problem_id")[["n_tokens", "seconds"]].sum()
-    predicted = counts.frame.assign(predicted_s=seconds)
+    timed = own.groupby("problem_id")[["n_tokens", "seconds"]].sum()
+    predicted = counts.frame.assign(predicted_s=speeds.seconds(counts, forward))
     predicted = predicted.groupby("problem_id")[["emitted", "predicted_s"]].sum()
-    return stats.bootstrap(timed.join(predicted), ratio_of_ratios)
+    return stats.bootstrap(timed.join(predicted), _ratio_of_ratios)
 
 
-def ratio_of_ratios(means):
+def _ratio_of_ratios(means):
     """(first column ÷ second) ÷ (third ÷ fourth)."""
     return (means[..., 0] / means[..., 1]) / (means[..., 2] / means[..., 3])

@@ -22,7 +22,7 @@ def oracle(ledger, gamma, rule=rules.STRICT):
     return Counts(frame, fixed.acceptances, fixed.acceptances)
 
 
-def best_gamma(ledger, forward, policies=None, *, rule=rules.STRICT, host=0.0, longest=LONGEST):
+def best_gamma(ledger, forward, policies=None, *, rule=rules.STRICT, longest=LONGEST):
     """Tokens per second of every fixed γ, of other policies, and of the oracle.
 
     policies: label -> policy. forward: experiments.forward_times or `machine`. Returns a DataFrame:
@@ -35,12 +35,12 @@ def best_gamma(ledger, forward, policies=None, *, rule=rules.STRICT, host=0.0, l
     for label, policy in (policies or {}).items():
         lines.append(("policy", label, policy.gamma, counts(ledger, rule, policy)))
     ideal = [oracle(ledger, gamma, rule) for gamma in range(1, longest + 1)]
-    per_second = [_speed(one, forward, host) for one in ideal]
+    per_second = [_speed(one, forward) for one in ideal]
     top = int(np.argmax(per_second))
     lines.append(("oracle", "oracle", top + 1, ideal[top]))
     table = pd.DataFrame(lines, columns=["kind", "label", "gamma", "counts"])
-    table["tokens_per_s"] = [_speed(one, forward, host) for one in table.counts]
-    table["speed"] = [speeds.speed(one, forward, host) for one in table.counts]
+    table["tokens_per_s"] = [_speed(one, forward) for one in table.counts]
+    table["speed"] = [speeds.speed(one, forward) for one in table.counts]
     fixed = table[table.kind == "fixed"].tokens_per_s
     table["best"] = table.index == fixed.idxmax()
     gain = table.tokens_per_s.iloc[-1] - fixed.max()
@@ -48,5 +48,5 @@ def best_gamma(ledger, forward, policies=None, *, rule=rules.STRICT, host=0.0, l
     return table
 
 
-def _speed(counted, forward, host):
-    return counted.total("emitted") / speeds.seconds(counted, forward, host).sum()
+def _speed(counted, forward):
+    return counted.total("emitted") / speeds.seconds(counted, forward).sum()

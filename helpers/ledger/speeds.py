@@ -46,18 +46,18 @@ def machine(c, slope=0.0):
     return pd.DataFrame(rows)
 
 
-def seconds(counts, forward, host=0.0):
+def seconds(counts, forward):
     """Expected seconds of every answer, (N,).
 
-    forward: experiments.forward_times (columns model, width, seconds) or `machine`; host: seconds
-    of everything else in a round. A round that drafted d tokens verifies d + 1; a drafted token is
-    one forward of the draft, of two tokens after a block that was accepted whole.
+    forward: `medians` (columns model, width, seconds) or `machine`. A round that drafted d tokens
+    verifies d + 1; a drafted token is one step of the draft, of two tokens after a block that was
+    accepted whole.
     """
     drafted = np.arange(counts.widths.shape[1])
     verify = counts.widths @ time_of(forward, "target", drafted + 1)
     one, two = time_of(forward, "draft", np.array([1, 2]))
     draft = counts.frame.drafted * one + counts.frame.full * (two - one)
-    return (verify + draft + host * counts.frame.rounds).to_numpy()
+    return (verify + draft).to_numpy()
 
 
 def time_of(forward, model, widths):
@@ -102,18 +102,18 @@ def tv_per_token(counts):
     return _ratio(counts.frame, counts.frame.tv, counts.frame.emitted)
 
 
-def speed(counts, forward, host=0.0):
+def speed(counts, forward):
     """Tokens per second. Returns Interval."""
-    return _ratio(counts.frame, counts.frame.emitted, seconds(counts, forward, host))
+    return _ratio(counts.frame, counts.frame.emitted, seconds(counts, forward))
 
 
-def speed_ratio(counts, baseline, forward, host=0.0):
+def speed_ratio(counts, baseline, forward):
     """Tokens per second of one ÷ of a baseline on the same answers. Returns Interval."""
     columns = [
         counts.frame.emitted,
-        seconds(counts, forward, host),
+        seconds(counts, forward),
         baseline.frame.emitted,
-        seconds(baseline, forward, host),
+        seconds(baseline, forward),
     ]
     table = _by_problem(counts.frame, columns)
     return stats.bootstrap(

@@ -1,16 +1,17 @@
 """What to deploy on a machine: draft length, what relaxing adds and costs, where that holds.
 
-Policies are chosen on one half of the answers and everything is reported on the other half.
+Policies are chosen on one half of the answers and everything is reported on the other half. A
+machine is its forward times, as of ledger.medians or ledger.machine.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from helpers import learned, ledger, rules, stats
 from helpers.common import track
-from helpers.ledger import certificate, judging
+from helpers.ledger import certificate
 from helpers.ledger.table import LONGEST
 from helpers.methods import Confidence, EntropyStop, Fixed, SqrtEntropyStop
 from helpers.stopping import Calibration, CostStop
@@ -34,57 +35,6 @@ RELAXED = {
 }
 
 
-# ---- a machine ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Seconds of everything: forwards, and what a round or a token of the target alone adds.
-
-    forward: as of ledger.medians, what a drafted token takes beside its forward included; host: of
-    a round; host_alone: of a token of the target alone.
-    """
-
-    forward: pd.DataFrame
-    host: float = 0.0
-    host_alone: float = 0.0
-
-    def seconds(self, counts, alone=False):
-        """Expected seconds of every answer, (N,)."""
-        return ledger.seconds(counts, self.forward, self.host_alone if alone else self.host)
-
-    @property
-    def c(self):
-        """What a drafted token costs, in tokens of the target alone."""
-        first = self.forward[self.forward.width == 1].set_index("model").seconds
-        return float(first["draft"] / (first["target"] + self.host_alone))
-
-    def with_cost(self, c):
-        """The same target with a draft that costs c."""
-        factor = np.where(self.forward.model == "draft", c / self.c, 1.0)
-        return replace(self, forward=self.forward.assign(seconds=self.forward.seconds * factor))
-
-
-def with_overheads(forward, alone, drafted):
-    """A Machine from forward times and timed answers, of the target alone and of strict SP.
-
-    forward: as of ledger.medians; alone, drafted: rows of experiments.timed. A drafted token is
-    drawn and looked at as well as computed, and a round has a host: both are read off the phases.
-    """
-    one = forward[forward.width == 1].set_index("model").seconds
-    per_draft = drafted.draft_s.sum() / drafted.drafted.sum() - one["draft"]
-    per_token = alone.seconds.sum() / alone.n_tokens.sum() - one["target"]
-    target = forward[forward.model == "target"]
-    verify = np.interp(1 + drafted.drafted / drafted.target_calls, target.width, target.seconds)
-    rest = (drafted.seconds - drafted.draft_s).sum() - (drafted.target_calls * verify).sum()
-    extra = np.where(forward.model == "draft", max(per_draft, 0.0), 0.0)
-    return Machine(
-        forward.assign(seconds=forward.seconds + extra),
-        host=max(float(rest / drafted.target_calls.sum()), 0.0),
-        host_alone=max(float(per_token), 0.0),
-    )
-
-
 # ---- counts of one half ------------------------------------------------------------------------
 
 
@@ -105,28 +55,19 @@ class Half:
     def alone(self):
         return ledger.alone(self.book, "target")
 
-    def tokens_per_s(self, policy, machine):
+    def tokens_per_s(self, policy, forward):
         """Of strict SP, as a number."""
         counts = self.counts(policy)
-        return counts.total("emitted") / machine.seconds(counts).sum()
+        return counts.total("emitted") / ledger.seconds(counts, forward).sum()
 
-    def speed(self, policy, machine):
+    def speed(self, policy, forward):
         """Tokens per second of strict SP, or of the target alone (policy None). Interval."""
-        if policy is None:
-            return ledger.speed(self.alone, machine.forward, machine.host_alone)
-        return ledger.speed(self.counts(policy), machine.forward, machine.host)
+        return ledger.speed(self.alone if policy is None else self.counts(policy), forward)
 
-    def gain(self, policy, machine, over=None, rule=rules.STRICT):
+    def gain(self, policy, forward, over=None, rule=rules.STRICT):
         """Tokens per second ÷ strict SP's by the policy `over`, or the target's alone. Interval."""
-        counts = self.counts(policy, rule)
         rival = self.alone if over is None else self.counts(over)
-        columns = [
-            counts.frame.emitted,
-            machine.seconds(counts),
-            rival.frame.emitted,
-            machine.seconds(rival, alone=over is None),
-        ]
-        return over_problems(counts.frame, columns, judging.ratio_of_ratios)
+        return ledger.speed_ratio(self.counts(policy, rule), rival, forward)
 
 
 def over_problems(frame, columns, statistic):
@@ -182,15 +123,15 @@ def _short(value):
     return float(f"{value:.3g}")
 
 
-def choose(tuning, machine, tried):
+def choose(tuning, forward, tried):
     """(label of the best fixed γ, of the best stop, of the one to take) on one half.
 
     The stop is taken where its gain over the fixed γ lies above 1 with its whole interval.
     """
-    speeds = {label: tuning.tokens_per_s(policy, machine) for label, policy in tried.items()}
+    speeds = {label: tuning.tokens_per_s(policy, forward) for label, policy in tried.items()}
     fixed = max((label for label in tried if not tried[label].adaptive), key=speeds.get)
     stop = max((label for label in tried if tried[label].adaptive), key=speeds.get)
-    gain = tuning.gain(tried[stop], machine, over=tried[fixed])
+    gain = tuning.gain(tried[stop], forward, over=tried[fixed])
     return fixed, stop, stop if gain.low > 1 else fixed
 
 
@@ -256,20 +197,22 @@ class Elsewhere:
     share: float  # of the tokens per second of the one chosen there that the advised one reaches
 
 
-def advise(tuning, reported, machine):
+def advise(tuning, reported, forward):
     """What to deploy on a machine, from both halves. Returns Advice."""
     tried = policies(calibrated(tuning.book))
     for policy in track(tried.values(), "draft lengths"):
         tuning.counts(policy)
-    fixed, stop, chosen = choose(tuning, machine, tried)
+    fixed, stop, chosen = choose(tuning, forward, tried)
     policy = tried[chosen]
     shown = {ALONE: None} | {label: tried[label] for label in (fixed, stop)}
-    gains = {label: reported.gain(tried[label], machine) for label in (fixed, stop)}
+    gains = {label: reported.gain(tried[label], forward) for label in (fixed, stop)}
     pays = stats.verdict(gains[chosen], above=1)
     word = SURE.get(pays.word, "undecided")
+    here, _ = ledger.place(forward, policy.gamma)
+    machines = ledger.with_draft_at(forward, sorted((*COSTS, here)))
     elsewhere = []
-    for c in track(sorted((*COSTS, machine.c)), "other machines"):
-        elsewhere.append(_elsewhere(tuning, reported, machine.with_cost(c), c, tried, chosen))
+    for c, other in track(machines.items(), "other machines"):
+        elsewhere.append(_elsewhere(tuning, reported, other, c, tried, chosen))
     return Advice(
         word=word,
         pays=pays,
@@ -277,36 +220,36 @@ def advise(tuning, reported, machine):
         policy=policy,
         fixed=fixed,
         stop=stop,
-        speeds={label: reported.speed(one, machine) for label, one in shown.items()},
+        speeds={label: reported.speed(one, forward) for label, one in shown.items()},
         gains=gains,
-        over_fixed=reported.gain(tried[stop], machine, over=tried[fixed]),
+        over_fixed=reported.gain(tried[stop], forward, over=tried[fixed]),
         tokens_per_round=ledger.tokens_per_round(reported.counts(policy)),
         by_gamma=[
-            (gamma, reported.speed(Fixed(gamma), machine)) for gamma in range(1, LONGEST + 1)
+            (gamma, reported.speed(Fixed(gamma), forward)) for gamma in range(1, LONGEST + 1)
         ],
         relaxed={
-            label: relaxed(reported, rule, policy, machine)
+            label: relaxed(reported, rule, policy, forward)
             for label, rule in track(RELAXED.items(), "relaxed rules")
         },
         elsewhere=elsewhere,
-        region=region(elsewhere, machine.c, word),
-        c=machine.c,
+        region=region(elsewhere, here, word),
+        c=here,
         n=reported.book.answers.problem_id.nunique(),
         stops=sum(policy.adaptive for policy in tried.values()),
     )
 
 
-def _elsewhere(tuning, reported, machine, c, tried, advised):
-    chosen = choose(tuning, machine, tried)[2]
-    gain = reported.gain(tried[chosen], machine)
-    best = tuning.tokens_per_s(tried[chosen], machine)
+def _elsewhere(tuning, reported, forward, c, tried, advised):
+    chosen = choose(tuning, forward, tried)[2]
+    gain = reported.gain(tried[chosen], forward)
+    best = tuning.tokens_per_s(tried[chosen], forward)
     return Elsewhere(
         c=c,
         chosen=chosen,
         word=SURE.get(stats.verdict(gain, above=1).word, "undecided"),
         gain=gain,
-        advised=reported.gain(tried[advised], machine),
-        share=tuning.tokens_per_s(tried[advised], machine) / best,
+        advised=reported.gain(tried[advised], forward),
+        share=tuning.tokens_per_s(tried[advised], forward) / best,
     )
 
 
@@ -329,7 +272,7 @@ def region(elsewhere, c, word):
     return costs[low], costs[high]
 
 
-def relaxed(reported, rule, policy, machine):
+def relaxed(reported, rule, policy, forward):
     """What a relaxed rule adds at a policy, and what it costs, on one half. Returns Relaxed."""
     strict = reported.counts(policy)
     counts = reported.counts(policy, rule)
@@ -338,8 +281,8 @@ def relaxed(reported, rule, policy, machine):
     return Relaxed(
         saved=ledger.calls_saved(counts, strict),
         share=ledger.calls_saved_share(counts, strict),
-        ratio=reported.gain(policy, machine, over=policy, rule=rule),
-        against=reported.gain(policy, machine, rule=rule),
+        ratio=reported.gain(policy, forward, over=policy, rule=rule),
+        against=reported.gain(policy, forward, rule=rule),
         tv=ledger.tv_per_token(counts).within(0.0, np.inf),
         kl=_finite(counts),
         rescued=_share(over_problems(counts.frame, of_answers, lambda m: m[..., 0] / m[..., 1])),

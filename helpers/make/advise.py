@@ -15,6 +15,7 @@ import os
 import platform
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -24,7 +25,7 @@ from helpers import common, experiments, ledger, models, rules, stats, store, ta
 from helpers.ledger import judging
 from helpers.make import advice
 from helpers.make.advice import ALONE
-from helpers.methods import Autoregressive, EntropyStop, Fixed, Sampling, Speculative
+from helpers.methods import Autoregressive, Sampling, Speculative
 from helpers.models import presets
 from helpers.plots import deploying, style
 
@@ -35,8 +36,6 @@ LEAST = 10  # problems: five answers of each half are timed
 TIMED = 5
 REPEATS = 3  # of every timed answer the middle run counts
 TARGET = Autoregressive("target")
-FIXED = Speculative(rules.STRICT, Fixed(4), label="SP")
-STOPPED = Speculative(rules.STRICT, EntropyStop(16, 1.0), label="SP, stop")
 
 
 # ---- what is asked for -------------------------------------------------------------------------
@@ -96,20 +95,17 @@ def chosen_problems(task, count):
 # ---- this machine ------------------------------------------------------------------------------
 
 
-def measured_machine(pair, problems, book, sampling):
-    """Seconds of everything on this machine. Returns Machine.
+def measured_machine(pair, book, sampling):
+    """Seconds of the decoders' steps on this machine, as of ledger.medians.
 
-    problems: of the half on which policies are chosen, a few of which are timed; book: its ledger.
+    book: of the half on which policies are chosen; steps are timed at its middle context.
     """
     context = min(ledger.middle_context(book), pair.context - 2 * advice.LONGEST)
-    forward = ledger.medians(ledger.forward_repeats(pair, max(1, context)))
+    forward = ledger.medians(ledger.forward_repeats(pair, max(1, context), sampling=sampling))
     is_target = forward.model == "target"
     # More tokens take no less time: where the clock says so, it is its own noise.
     forward.loc[is_target, "seconds"] = isotonic_regression(forward.seconds[is_target]).x
-    methods = [TARGET, FIXED, STOPPED]
-    times = experiments.timed(pair, methods, problems, repeats=REPEATS, sampling=sampling)
-    is_alone = times.method == TARGET.label
-    return advice.with_overheads(forward, times[is_alone], times[~is_alone])
+    return forward
 
 
 @dataclass(frozen=True)
@@ -125,19 +121,14 @@ class Check:
     n: int
 
 
-def timing_check(pair, problems, reported, policy, machine, sampling):
+def timing_check(pair, problems, reported, policy, forward, sampling):
     """Time the advised draft length and the target alone on problems of the reported half."""
     advised = Speculative(rules.STRICT, policy, label="SP")
     times = experiments.timed(pair, [TARGET, advised], problems, repeats=REPEATS, sampling=sampling)
-    counts = reported.counts(policy)
-    alone = reported.alone
+    agreed = partial(judging.timed_over_predicted, times, forward=forward)
     return Check(
-        advised=judging.pace_over_predicted(
-            times[times.method == advised.label], counts, machine.seconds(counts)
-        ),
-        alone=judging.pace_over_predicted(
-            times[times.method == TARGET.label], alone, machine.seconds(alone, alone=True)
-        ),
+        advised=agreed(advised.label, reported.counts(policy)),
+        alone=agreed(TARGET.label, reported.alone),
         gain=stats.speed_up(times, advised.label, TARGET.label),
         n=len(problems),
     )
@@ -361,23 +352,22 @@ def _against(found, check):
     )
 
 
-def on_making(pair, given, sampling, count, machine, seconds):
+def on_making(pair, given, sampling, count, forward, seconds):
     """What the page rests on."""
-    first = machine.forward[machine.forward.width == 1].set_index("model").seconds
+    first = forward[forward.width == 1].set_index("model").seconds
     made = experiments.provenance(pair)
     return (
         f"{count} answers of the target to {given.task} (temperature {sampling.temperature:g}, "
         f"top-k {sampling.top_k or 'off'}, top-p {sampling.top_p:g}), read by both models; every "
         "interval is 95 %, over problems. Times are after the prompt, one answer at a time: a "
-        f"forward of the target takes {1e3 * first['target']:.3g} ms, a drafted token "
-        f"{1e3 * first['draft']:.3g} ms, the rest of a round {1e3 * machine.host:.3g} ms, the rest "
-        f"of a token of the target alone {1e3 * machine.host_alone:.3g} ms. "
+        f"token of the target alone takes {1e3 * first['target']:.3g} ms, a drafted token "
+        f"{1e3 * first['draft']:.3g} ms, each with all that is done for it. "
         f"{pair.name} ({pair.precision}), revision {made['revision']}, on {made['device']}, torch "
         f"{made['torch']}, {platform.system()}; made in {seconds:.0f} s."
     )
 
 
-def page(found, check, pair, given, sampling, count, machine, seconds):
+def page(found, check, pair, given, sampling, count, forward, seconds):
     """The whole page as Markdown."""
     return "\n\n".join(
         [
@@ -397,7 +387,7 @@ def page(found, check, pair, given, sampling, count, machine, seconds):
             "## Timing check",
             on_timing(found, check),
             "## What this rests on",
-            on_making(pair, given, sampling, count, machine, seconds),
+            on_making(pair, given, sampling, count, forward, seconds),
         ]
     )
 
@@ -439,13 +429,13 @@ def main(arguments=None):
         pair = models.load_pair(given.pair)
         print(f"{pair.name} answers {len(problems)} problems of {given.task} ...", flush=True)
         tuning, reported = advice.halves(pair, problems, sampling)
-        print("forwards and a few answers are timed ...", flush=True)
-        machine = measured_machine(pair, problems[:TIMED], tuning.book, sampling)
-        found = advice.advise(tuning, reported, machine)
+        print("steps of both models are timed ...", flush=True)
+        forward = measured_machine(pair, tuning.book, sampling)
+        found = advice.advise(tuning, reported, forward)
         last = problems[len(problems) // 2 :][:TIMED]
-        check = timing_check(pair, last, reported, found.policy, machine, sampling)
+        check = timing_check(pair, last, reported, found.policy, forward, sampling)
         seconds = time.time() - begin
-        text = page(found, check, pair, given, sampling, len(problems), machine, seconds)
+        text = page(found, check, pair, given, sampling, len(problems), forward, seconds)
         draw(found, folder / "advice.png")
         store.write_text(folder / "advice.md", text + "\n")
         store.publish_facts(
