@@ -10,7 +10,7 @@ from helpers.plots.style import METHODS, bar, method_looks, speaker_colours, spe
 def routers(panels):
     """What routers and their rivals reach on each task: a panel per measure, tasks down the side.
 
-    panels: title -> method -> {task: Interval}. A task without a score leaves its place empty.
+    panels: title -> method -> {task: Interval}. A task without a score says why there is none.
     """
     methods = list(dict.fromkeys(method for measured in panels.values() for method in measured))
     measures = [intervals for measured in panels.values() for intervals in measured.values()]
@@ -37,6 +37,11 @@ def routers(panels):
                     elinewidth=1.4,
                     **styles[method],
                 )
+        for row, task in enumerate(tasks):
+            reasons = {intervals[task].missing for intervals in measured.values()}
+            if "" not in reasons:
+                place = ax.get_yaxis_transform()
+                ax.text(0.5, row, ", ".join(sorted(reasons)), transform=place, ha="center")
         for edge in range(1, len(tasks)):
             ax.axhline(edge - 0.5, color="#cccccc", linewidth=1)
         ax.set(title=title, yticks=range(len(tasks)), yticklabels=tasks)
@@ -48,7 +53,7 @@ def routers(panels):
 
 
 def confusion(shares):
-    """Who spoke in which domain: a heat map.
+    """Which model wrote how much of which task: a heat map.
 
     shares: a table with the column task and one column per speaker, a share between 0 and 1.
     """
@@ -57,7 +62,7 @@ def confusion(shares):
     sns.heatmap(
         table, annot=True, fmt=".0%", cmap="Blues", vmin=0, vmax=1, cbar=False, linewidths=1, ax=ax
     )
-    ax.set(ylabel="", title="Share of tokens by speaker")
+    ax.set(ylabel="", title="Share of tokens by model")
     ax.tick_params(axis="y", rotation=0)
     ax.grid(False)
     return fig
