@@ -6,6 +6,9 @@ from matplotlib.lines import Line2D
 
 from helpers.plots.style import METHODS, bar, method_looks, speaker_colours, speakers_of, text_on
 
+PER_ROW = 40  # tokens beside each other in a strip
+DOT = {"marker": "o", "markersize": 7, "linewidth": 1.5}
+
 
 def routers(panels):
     """What routers and their rivals reach on each task: a panel per measure, tasks down the side.
@@ -72,57 +75,75 @@ def strip(steps, tau):
     """One answer coloured by who spoke, below the entropies of whoever was asked.
 
     steps: a table with columns position, text, source ("draft" or "expert:NAME"), and H_draft and
-    H_NAME (nats, NaN where a model was not asked). tau: the gate, nats.
+    H_NAME (nats, NaN where a model was not asked). tau: the gate, nats. A long answer takes several
+    rows.
     """
-    entropies = [column for column in steps if column.startswith("H_")]
-    speakers = steps.source.str.removeprefix("expert:")
+    steps = steps.reset_index(drop=True)
     colours = speaker_colours(speakers_of(steps))
+    entropies = [f"H_{name}" for name in colours if f"H_{name}" in steps]
+    top = max(1.0, tau, steps[entropies].max().max()) * 1.08
+    parts = [steps[first : first + PER_ROW] for first in range(0, len(steps), PER_ROW)]
+    fig, axes = plt.subplots(
+        len(parts), 1, figsize=(13, 4.2 * len(parts) + 0.8), squeeze=False, sharey=True
+    )
+    # as deep as the longest token is long
+    longest = steps.text.map(_shown).str.len().max()
+    depth = top * max(0.25, 0.06 * longest)
+    for ax, part in zip(axes[:, 0], parts):
+        _entropies_of(ax, part, colours, tau)
+        _tokens_of(ax, part, colours, -0.04 * top, depth)
+        ax.set(
+            ylabel="entropy, nats",
+            xlim=(part.position.iloc[0] - 0.6, part.position.iloc[0] + len(parts[0]) - 0.4),
+            ylim=(-0.04 * top - depth, top),
+        )
+        ax.set_yticks([tick for tick in ax.get_yticks() if 0 <= tick <= top])
+        ax.tick_params(labelsize=15)
+        ax.yaxis.label.set_size(16)
+        ax.grid(axis="x", visible=False)
+    title = "Which model wrote each token, and the entropy of each that was asked"
+    axes[0, 0].set_title(title, fontsize=18)
+    axes[-1, 0].set_xlabel("position in the answer", fontsize=16)
+    handles = [Line2D([], [], color=colour, label=name, **DOT) for name, colour in colours.items()]
+    handles.append(Line2D([], [], color="#555555", linestyle=":", label=f"τ = {tau:g}"))
+    fig.legend(handles=handles, loc="outside lower center", fontsize=15, ncols=len(handles))
+    return fig
 
-    fig, ax = plt.subplots(figsize=(13, 4))
-    top = max(1.0, steps[entropies].max().max())
-    gap = 0.03 * top
-    longest = steps.text.str.len().max()
-    depth = top * max(0.2, 0.032 * longest)  # as deep as the longest token is long
-    for source, part in steps.groupby("source"):
-        ax.bar(
-            part.position,
-            [depth] * len(part),
-            width=1,
-            bottom=-gap - depth,
-            color=colours[source.removeprefix("expert:")],
-            label=f"{source} speaks",
-        )
+
+def _entropies_of(ax, steps, colours, tau):
+    """A line for each model that was asked, and the gate."""
     for name, colour in colours.items():
-        if f"H_{name}" not in steps:
-            continue
-        ax.plot(
-            steps.position,
-            steps[f"H_{name}"],
-            color=colour,
-            marker="o",
-            markersize=4,
-            linewidth=1,
-        )
+        if f"H_{name}" in steps:
+            ax.plot(steps.position, steps[f"H_{name}"], color=colour, **DOT)
+    ax.axhline(tau, color="#555555", linestyle=":")
+
+
+def _tokens_of(ax, steps, colours, top, depth):
+    """A box per token in the colour of its speaker, with its text, below `top`."""
+    speakers = steps.source.str.removeprefix("expert:")
     for position, text, speaker in zip(steps.position, steps.text, speakers):
+        ax.bar(
+            position,
+            depth,
+            width=1,
+            bottom=top - depth,
+            color=colours[speaker],
+            edgecolor="white",
+        )
         ax.text(
             position,
-            -gap - depth / 2,
-            text.replace("\n", "⏎"),
-            rotation=90,
+            top - depth / 2,
+            _shown(text),
+            rotation=90 if len(_shown(text)) > 2 else 0,
             ha="center",
             va="center",
-            fontsize=8,
+            fontsize=16,
             family="monospace",
             color=text_on(colours[speaker]),
             clip_on=True,
         )
-    ax.axhline(tau, color="#888888", linestyle=":", label=f"τ = {tau:g}")
-    ax.set(
-        xlabel="position in the answer",
-        ylabel="entropy, nats",
-        title="Who spoke, and how sure those were who were asked",
-        xlim=(-0.6, len(steps) - 0.4),
-    )
-    ax.set_yticks([tick for tick in ax.get_yticks() if 0 <= tick <= top])
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", fontsize=9, ncols=6)
-    return fig
+
+
+def _shown(text):
+    """A token's text with signs for what could not be seen or would be long."""
+    return text.replace("\n", "⏎").replace("<|end|>", "end").strip(" ") or "␣"
