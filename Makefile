@@ -29,7 +29,7 @@ help:  ## list the targets
 	@echo 'advise takes PAIR=, TASK=, RUN= and PARAMS="--problems 50 --temperature 0.7 ...";'
 	@echo 'all three take DEVICE=cpu. Every other setting is in helpers/README.md.'
 
-$(READY): requirements.txt pyproject.toml helpers/make/sp_entropy.json
+$(READY): requirements.txt pyproject.toml helpers/make/jupyter_server_config.json
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer was found; install one" \
 	  "or set PYTHON=/path/to/python3.11"; exit 1; }
 	@test -z "$(filter-out cpu,$(TORCH))" || { echo "error: TORCH was $(TORCH); give cpu, or" \
@@ -41,7 +41,7 @@ $(READY): requirements.txt pyproject.toml helpers/make/sp_entropy.json
 	$(PY) $(PIP_INSTALL) -r requirements.txt
 	$(PY) $(PIP_INSTALL) --no-deps -e .
 	$(PY) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3" >/dev/null
-	cp helpers/make/sp_entropy.json $(VENV)/etc/jupyter/jupyter_server_config.d/
+	cp helpers/make/jupyter_server_config.json $(VENV)/etc/jupyter/
 	@touch $@
 
 setup: $(READY)  ## create .venv with the pinned requirements and the kernel (TORCH=cpu: no CUDA)

@@ -1,7 +1,7 @@
 """What JupyterLab reads and saves: a saved view is its static picture, and opening edits nothing.
 
-`make setup` tells the environment's Jupyter server to use `Contents`: it copies sp_entropy.json,
-which stands beside this file, to where that server reads its settings.
+`make setup` tells the environment's Jupyter server to use `Contents`: it copies
+jupyter_server_config.json, which stands beside this file, to where that server reads its settings.
 """
 
 import sys

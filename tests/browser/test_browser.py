@@ -292,7 +292,8 @@ class Tab:
 
     def option(self, label, i):
         """The i-th option of a menu."""
-        return self.labelled(label, "option").nth(i).inner_text()
+        text = self.labelled(label, "option").nth(i).inner_text()
+        return text.replace("\u00a0", " ")  # ipywidgets writes labels without line breaks
 
     def text(self, selector, i=-1):
         """The text of the i-th element of a kind, counted from the end where i is negative."""
@@ -377,7 +378,7 @@ def test_anatomy(opened):
     tab = opened("anatomy").ready()
     # It opens with a rescue, whose τ the menu's first line says; the key is in sight above it.
     assert tab.page.locator(".sp-strip .sp-rescued").count() > 0
-    assert tab.labelled("answer", "option").first.inner_text().startswith("★ from τ = ")
+    assert tab.option("answer", 0).startswith("★ from τ = ")
     tab.page.locator(".sp-view").scroll_into_view_if_needed()
     key = tab.page.locator(".sp-legend").bounding_box()
     strip = tab.page.locator(".sp-strip").last.bounding_box()
@@ -642,7 +643,7 @@ import time
 from helpers.common import track
 
 for _ in track(range(2), "outer"):
-    for _ in track(range(8), "inner"):
+    for _ in track(range(30), "inner"):
         time.sleep(0.1)
     for _ in range(50):
         list(track([], "nothing"))
