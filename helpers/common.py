@@ -126,7 +126,10 @@ class CellLine:
         """Put a bar in place of what stood there; tqdm's moves of the cursor are left out."""
         from IPython.display import display
 
-        bundle = {"text/plain": text.replace("\x1b[A", "").strip()}
+        text = text.replace("\x1b[A", "").replace("\n", "")
+        if not text:
+            return
+        bundle = {"text/plain": text.strip()}
         if self.shown is None:
             self.shown = display(bundle, raw=True, display_id=True)
         else:
