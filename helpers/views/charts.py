@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from helpers.plots.style import speaker_colours
 
 ORANGE = "#d55e00"
+LONGEST_NAME = 20  # characters of a line's name that have room beside a chart
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,13 @@ class Frame:
     x1: float
     y0: float
     y1: float
+    names: float = 0  # pixels for the names of lines, at the right
     left = 46
     top = 24
 
     @property
     def right(self):
-        return self.width - 12
+        return self.width - 12 - self.names
 
     @property
     def bottom(self):
@@ -122,9 +124,9 @@ def _panel(panel, width, height):
         )
     for i, line in enumerate(panel.lines):
         parts.append(_line(line, frame))
-        if len(panel.lines) > 1 and line.name:
+        if frame.names and line.name:
             parts.append(
-                f'<text x="{frame.right - 4}" y="{frame.top + 12 + 14 * i}" text-anchor="end" '
+                f'<text x="{frame.right + 8}" y="{frame.top + 12 + 16 * i}" '
                 f'fill="{line.colour}" font-weight="bold">{escape(line.name)}</text>'
             )
     if panel.point:
@@ -171,7 +173,10 @@ def _frame(panel, width, height):
             y += [value for value in values if not math.isnan(value)]
     x0, x1 = (min(x) - 0.3, max(x) + 0.3) if panel.x_names else _ends(x)
     y0, y1 = _ends(y)
-    return Frame(width, height, x0, x1, y0, y1)
+    longest = max((len(line.name) for line in panel.lines), default=0)
+    # Where there is one line, the panel's title names it.
+    names = 8 + 8 * min(longest, LONGEST_NAME) if len(panel.lines) > 1 and longest else 0
+    return Frame(width, height, x0, x1, y0, y1, names)
 
 
 def _axes(panel, frame):

@@ -478,6 +478,7 @@ def _picture(known, rule, here, strict):
                 cursor=tau,
                 point=None if math.isnan(y) else (tau, y),
                 level=value(strict),
+                level_name="SP",
             )
         )
     return charts.chart(drawn)
