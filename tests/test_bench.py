@@ -199,7 +199,7 @@ def test_a_pair_without_gguf_files_has_no_rivals_that_read_them(pocket):
     for make in (lambda: gguf_peers.llamacpp(pocket, 100), lambda: gguf_peers.openvino(pocket)):
         with pytest.raises(Absent, match="GGUF|not installed"):
             make()
-    assert bench.rivals_fidelity(pocket, tasks.load("pocket-arithmetic", 1), 10) == {}
+    assert bench.rivals_fidelity(pocket, "pocket-arithmetic", 10) == {}
 
 
 def test_rivals_that_read_gguf_race_on_a_cpu_only(pocket):

@@ -68,6 +68,35 @@ def test_the_same_seed_gives_the_same_order(pair):
     assert orders[0] != orders[2]
 
 
+def test_a_race_that_is_stopped_goes_on_and_ends_as_it_would_have(pair, tmp_path):
+    def raced(seconds, file=None):
+        calls = []
+        fakes = [Fake(label, [seconds[label]] * 12, calls) for label in seconds]
+        contestants = [fake.contestant() for fake in fakes]
+        return calls, race(contestants, pair, problems(4), repeats=3, file=file)
+
+    class Stop(Exception):
+        pass
+
+    class Stopping(Fake):
+        def answer(self, prompt, key, limit):
+            if len(self.seconds) == 5:  # in the third of four problems
+                raise Stop
+            return super().answer(prompt, key, limit)
+
+    file = tmp_path / "race.pkl"
+    stopping = Stopping("b", [2.0] * 12)
+    with pytest.raises(Stop):
+        contestants = [Fake("a", [1.0] * 12).contestant(), stopping.contestant()]
+        race(contestants, pair, problems(4), repeats=3, file=file)
+    whole_calls, whole = raced({"a": 1.0, "b": 2.0})
+    calls, rows = raced({"a": 1.0, "b": 2.0}, file)
+    assert calls == whole_calls[12:]  # two problems were finished, of two contestants' three runs
+    pd.testing.assert_frame_equal(rows, whole)
+    again, _ = raced({"a": 1.0, "b": 2.0}, file)
+    assert again == []
+
+
 @pytest.mark.parametrize("repeats", [0, 2, 4])
 def test_an_even_number_of_repeats_is_refused(pair, repeats):
     with pytest.raises(ValueError, match=f"repeats was {repeats}; give an odd number"):

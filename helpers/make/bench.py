@@ -51,6 +51,7 @@ CONTROL = "SP"  # races twice, under two labels
 PHASES = ("draft", "verify", "host")
 FEWEST_REPEATS = 3
 WARM_UP_TOKENS = 8
+ANSWERS_READ = 4  # of the target, on which the rivals' fidelity is measured
 RIVALS = ("transformers", "flashspec", "llama.cpp", "OpenVINO GenAI")
 PACKAGES = ("flashspec", "xllamacpp", "openvino-genai")  # of the rivals, beside transformers
 
@@ -137,10 +138,23 @@ def tuning_speeds(contestants, pair, problems):
 
     One answer each, three on a small pair, whose answers take too short a time for one to tell.
     """
-    warm_up(contestants, pair, problems[0])
-    rows = race(contestants, pair, problems, repeats=3 if pair.small else 1)
+    repeats = 3 if pair.small else 1
+    file = kept(contestants, pair, problems, repeats)
+    if not file.exists():
+        warm_up(contestants, pair, problems[0])
+    rows = race(contestants, pair, problems, repeats, file=file)
     sums = rows[rows.is_median].groupby("method")[["n_tokens", "decode_s"]].sum()
     return dict(sums.n_tokens / sums.decode_s)
+
+
+def kept(contestants, pair, problems, repeats):
+    """The file that keeps a race's finished problems until the benchmark is published."""
+    labels = [contestant.label for contestant in contestants]
+    settings = (repeats, installed())
+    identity = experiments.identity(pair)
+    file = store.cached("race", store.code_version(), *identity, labels, problems, settings)
+    store.until_published(file)
+    return file
 
 
 # ---- rivals ------------------------------------------------------------------------------------
@@ -149,9 +163,9 @@ def tuning_speeds(contestants, pair, problems):
 def rivals(pair, tuning, longest, wanted=RIVALS):
     """The other programs as (contestants, {who is absent: why}).
 
-    Plain generate at its fastest dtype and cache, assisted generation and flashspec in that dtype,
-    llama.cpp and OpenVINO GenAI on the GGUF files. longest: tokens of a prompt and its answer;
-    wanted: names from RIVALS.
+    Plain generate at its fastest dtype and cache, assisted generation in that dtype at its fastest
+    way to draft, flashspec, llama.cpp and OpenVINO GenAI on the GGUF files. longest: tokens of a
+    prompt and its answer; wanted: names from RIVALS.
     """
     contestants = []
     absent = {name: "it was left out by --rivals" for name in RIVALS if name not in wanted}
@@ -166,7 +180,9 @@ def rivals(pair, tuning, longest, wanted=RIVALS):
         makers["flashspec"] = partial(peers.flashspec, pair, target, draft)
         if "transformers" in wanted:
             contestants += [c for c in peers.plain(pair, dtype, target) if c.label == label]
-            contestants += peers.assisted(pair, target, draft)
+            assisted, failed = warmed_up(peers.assisted(pair, target, draft), pair, tuning[0])
+            absent |= failed
+            contestants += quickest(assisted, pair, tuning)
     chosen = {name: makers[name] for name in RIVALS if name in wanted and name in makers}
     contestants, missing = gathered(chosen, contestants)
     return contestants, absent | missing
@@ -193,6 +209,14 @@ def fastest_plain(pair, problems):
             print(f"{label}: {tokens_per_s:.2f} tokens per second", flush=True)
             speed[dtype, label] = tokens_per_s
     return max(speed, key=speed.get)
+
+
+def quickest(contestants, pair, problems):
+    """The contestant that is fastest on tuning problems, in a list; none of none."""
+    if not contestants:
+        return []
+    speed = tuning_speeds(contestants, pair, problems)
+    return [max(contestants, key=lambda contestant: speed[contestant.label])]
 
 
 def plain_speeds(pair, dtype, problems):
@@ -239,8 +263,24 @@ def own_fidelity(pair):
     return known["fidelity"]
 
 
-def rivals_fidelity(pair, problems, positions):
-    """TV and H against fp32 of the rivals that show their distributions: {rival: {role: …}}."""
+def rivals_fidelity(pair, task, positions):
+    """TV and H against fp32 of the rivals that show their distributions: {rival: {role: …}}.
+
+    On `positions` tokens of whole answers of the target. It is measured once.
+    """
+    if not positions:
+        return {}
+    problems = tasks.load(task, ANSWERS_READ)
+    identity = (store.code_version(), *experiments.identity(pair))
+    file = store.cached("rivals_fidelity", *identity, installed(), problems, positions)
+    known = store.load(file)
+    if known is None:
+        known = _rivals_fidelity(pair, problems, positions)
+        store.keep(file, known)
+    return known
+
+
+def _rivals_fidelity(pair, problems, positions):
     prompts = [pair.encode(problem.messages) for problem in problems]
     keys = [experiments.key(0, problem) for problem in problems]
     limit = max(problem.max_new_tokens for problem in problems)
@@ -385,7 +425,7 @@ def main(arguments=None):
     contestants, policies = tuned(pair, tuning)
     # the peak of memory before the rivals' own copies of the weights
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    theirs = rivals_fidelity(pair, tuning, given.positions) if given.positions else {}
+    theirs = rivals_fidelity(pair, given.task, given.positions)
     if pair.small:  # of a large pair a second copy in fp32 would not fit beside the rivals
         contestants.append(readable_reference(given.pair, policies["SP"]))
     elif pair.device.type == "cpu":
@@ -399,7 +439,9 @@ def main(arguments=None):
     doubled = next(contestant for contestant in contestants if contestant.label == CONTROL)
 
     gammas = {label: policy.gamma for label, policy in policies.items()}
-    runs = race([*contestants, twin(doubled), *running], pair, problems, given.repeats)
+    racing = [*contestants, twin(doubled), *running]
+    file = kept(racing, pair, problems, given.repeats)
+    runs = race(racing, pair, problems, given.repeats, file=file)
     store.write_table(common.results(given.pair) / f"{given.name}.parquet", runs)
     same = control(runs[runs.is_median], doubled)
     rows = runs[runs.is_median & (runs.method != twin(doubled).label)]

@@ -15,7 +15,7 @@ from functools import partial
 
 import pandas as pd
 
-from helpers import experiments, stats
+from helpers import experiments, stats, store
 from helpers.common import track
 
 STALL = 1.5  # an answer that took so many times the best of its own repeats is timed again,
@@ -51,11 +51,12 @@ class Absent(Exception):
     """A rival cannot race here; the message says why, and the table shows it."""
 
 
-def race(contestants, pair, problems, repeats=3, seed=0):
+def race(contestants, pair, problems, repeats=3, seed=0, file=None):
     """Every contestant answers every problem `repeats` times, an odd number.
 
-    Returns one row per run, in the contestants' order: facts of the problem, the contestant and the
-    repeat, what the run counted and took, decode_s (seconds without reading the prompt),
+    The runs of finished problems are kept in `file`, where one is given: a race that was stopped
+    goes on from there. Returns one row per run, in the contestants'
+    order: facts of the problem, the contestant and the repeat, what the run counted and took, decode_s (seconds without reading the prompt),
     tokens_per_s of decoding, `timed_again` (how often this run replaced one that had stalled),
     `settled` (False where it is still much slower than another repeat) and `is_median` (True for
     the run that counts).
@@ -64,9 +65,10 @@ def race(contestants, pair, problems, repeats=3, seed=0):
         raise ValueError(
             f"repeats was {repeats}; give an odd number, so that the median time is a run's own"
         )
-    order = random.Random(seed)
-    rows = []
-    for problem in track(problems, "racing"):
+    done = (store.load(file) if file else None) or []
+    for problem in track(problems[len(done) :], "racing"):
+        # of the problem's own, so that a race which goes on has the order it would have had
+        order = random.Random(f"{seed} {problem.id}")
         turn = Turn(pair, problem, seed)
         runs = {contestant.label: [] for contestant in contestants}
         for repeat in range(repeats):
@@ -74,8 +76,10 @@ def race(contestants, pair, problems, repeats=3, seed=0):
                 runs[contestant.label].append(turn.run(contestant, repeat))
         for contestant in order.sample(contestants, len(contestants)):
             settle(runs[contestant.label], partial(turn.run, contestant))
-        for contestant in contestants:
-            rows += with_median(runs[contestant.label])
+        done.append([run for c in contestants for run in with_median(runs[c.label])])
+        if file:
+            store.keep(file, done)
+    rows = [run for runs in done for run in runs]
     return pd.DataFrame(rows).assign(**experiments.provenance(pair))
 
 
