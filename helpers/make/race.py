@@ -55,8 +55,9 @@ def race(contestants, pair, problems, repeats=3, seed=0, file=None):
     """Every contestant answers every problem `repeats` times, an odd number.
 
     The runs of finished problems are kept in `file`, where one is given: a race that was stopped
-    goes on from there. Returns one row per run, in the contestants'
-    order: facts of the problem, the contestant and the repeat, what the run counted and took, decode_s (seconds without reading the prompt),
+    goes on from there. Returns one row per run, in the contestants' order: facts of the problem,
+    the contestant and the repeat, what the run counted and took, decode_s (seconds without reading
+    the prompt),
     tokens_per_s of decoding, `timed_again` (how often this run replaced one that had stalled),
     `settled` (False where it is still much slower than another repeat) and `is_median` (True for
     the run that counts).
