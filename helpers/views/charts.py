@@ -119,12 +119,11 @@ def _panel(panel, width, height):
             'stroke="#555" stroke-dasharray="2 3"/>'
         )
     if panel.level is not None and panel.level_name:
-        parts.append(
-            _label(frame.right - 4, frame.y(panel.level, down=-5), panel.level_name, "end")
-        )
+        beside = frame.right + 4
+        parts.append(_label(beside, frame.y(panel.level, down=4), panel.level_name, "start"))
     for i, line in enumerate(panel.lines):
         parts.append(_line(line, frame))
-        if frame.names and line.name:
+        if len(panel.lines) > 1 and line.name:
             parts.append(
                 f'<text x="{frame.right + 8}" y="{frame.top + 12 + 16 * i}" '
                 f'fill="{line.colour}" font-weight="bold">{escape(line.name)}</text>'
@@ -173,9 +172,11 @@ def _frame(panel, width, height):
             y += [value for value in values if not math.isnan(value)]
     x0, x1 = (min(x) - 0.3, max(x) + 0.3) if panel.x_names else _ends(x)
     y0, y1 = _ends(y)
-    longest = max((len(line.name) for line in panel.lines), default=0)
-    # Where there is one line, the panel's title names it.
-    names = 8 + 8 * min(longest, LONGEST_NAME) if len(panel.lines) > 1 and longest else 0
+    beside = [panel.level_name]
+    if len(panel.lines) > 1:  # one line alone is named by the panel's title
+        beside += [line.name for line in panel.lines]
+    longest = max(map(len, beside))
+    names = 8 + 8 * min(longest, LONGEST_NAME) if longest else 0
     return Frame(width, height, x0, x1, y0, y1, names)
 
 
@@ -254,6 +255,10 @@ def routing(rows, names, level):
     known = [name for name in names if f"H_{name}" in rows and rows[f"H_{name}"].notna().any()]
     lines = [Line(name, colours[name], rows.position, rows[f"H_{name}"]) for name in known]
     panel = Panel(
-        "entropy of each model, nats", lines, x_label="position in the answer", level=level
+        "entropy of each model, nats",
+        lines,
+        x_label="position in the answer",
+        level=level,
+        level_name="τ",
     )
     return chart([panel], width=848, height=240)
