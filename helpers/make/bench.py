@@ -21,6 +21,7 @@ import pandas as pd
 from helpers import common, experiments, models, plots, rules, stats, store, tasks
 from helpers.decoding import decode
 from helpers.make import gguf_peers, layer_times, peer_fidelity, peers
+from helpers.make.apart import Apart, facts_of, once_apart
 from helpers.make.race import (
     DRAFT,
     EXACT,
@@ -161,40 +162,55 @@ def kept(contestants, pair, problems, repeats):
 
 
 def rivals(pair, tuning, longest, wanted=RIVALS):
-    """The other programs as (contestants, {who is absent: why}).
+    """The other programs, each in a process of its own, as (contestants, {who is absent: why}).
 
     Plain generate at its fastest dtype and cache, assisted generation in that dtype at its fastest
     way to draft, flashspec, llama.cpp and OpenVINO GenAI on the GGUF files. longest: tokens of a
     prompt and its answer; wanted: names from RIVALS.
     """
-    contestants = []
     absent = {name: "it was left out by --rivals" for name in RIVALS if name not in wanted}
+    contestants, missing = on_transformers(pair, tuning, wanted)
+    facts = facts_of(pair)
     makers = {
-        "llama.cpp": partial(gguf_peers.llamacpp, pair, longest),
-        "OpenVINO GenAI": partial(gguf_peers.openvino, pair),
+        "llama.cpp": partial(gguf_peers.llamacpp, facts, longest),
+        "OpenVINO GenAI": partial(gguf_peers.openvino, facts),
     }
-    if {"transformers", "flashspec"} & set(wanted):
-        dtype, label = fastest_plain(pair, tuning)
-        target = peers.load(pair, "target", dtype)
-        draft = peers.load(pair, "draft", dtype)
-        makers["flashspec"] = partial(peers.flashspec, pair, target, draft)
-        if "transformers" in wanted:
-            contestants += [c for c in peers.plain(pair, dtype, target) if c.label == label]
-            assisted, failed = warmed_up(peers.assisted(pair, target, draft), pair, tuning[0])
-            absent |= failed
-            contestants += quickest(assisted, pair, tuning)
-    chosen = {name: makers[name] for name in RIVALS if name in wanted and name in makers}
-    contestants, missing = gathered(chosen, contestants)
-    return contestants, absent | missing
+    chosen = {name: make for name, make in makers.items() if name in wanted}
+    others, more = gathered(chosen)
+    return contestants + others, absent | missing | more
 
 
-def gathered(makers, contestants=()):
-    """Contestants, those of the makers that can be had added: (contestants, {absent: why})."""
-    contestants = list(contestants)
+def on_transformers(pair, tuning, wanted):
+    """transformers and flashspec, where wanted, in one process, for they share the weights.
+
+    Returns (contestants, {who is absent: why}).
+    """
+    absent = {}
+    flashspec = "flashspec" in wanted
+    if flashspec and not peers.has_flashspec():
+        absent["flashspec"] = "the package flashspec is not installed"
+        flashspec = False
+    if not flashspec and "transformers" not in wanted:
+        return [], absent
+    dtype, label = fastest_plain(pair, tuning)
+    names = ("generate", "assisted") if "transformers" in wanted else ()
+    names += ("flashspec",) if flashspec else ()
+    made = Apart(partial(peers.everybody, facts_of(pair), dtype, names)).contestants
+    assisted = [contestant for contestant in made if contestant.label in peers.ASSISTED]
+    running, failed = warmed_up(assisted, pair, tuning[0])
+    chosen = [contestant for contestant in made if contestant.label == label]
+    chosen += quickest(running, pair, tuning)
+    chosen += [contestant for contestant in made if contestant.label == "flashspec"]
+    return chosen, absent | failed
+
+
+def gathered(makers):
+    """The contestants of those makers that can be had, apart: (contestants, {absent: why})."""
+    contestants = []
     absent = {}
     for name, make in makers.items():
         try:
-            contestants += make()
+            contestants += Apart(make).contestants
         except Absent as reason:
             absent[name] = str(reason)
     return contestants, absent
@@ -224,11 +240,14 @@ def plain_speeds(pair, dtype, problems):
 
     The model is freed on return: memory holds one copy at a time.
     """
-    target = peers.load(pair, "target", dtype)
-    running, failed = warmed_up(peers.plain(pair, dtype, target), pair, problems[0])
-    for label, reason in failed.items():
-        print(f"{label} does not run here ({reason}) and is left out", flush=True)
-    return tuning_speeds(running, pair, problems)
+    process = Apart(partial(peers.everybody, facts_of(pair), dtype, ("generate",)))
+    try:
+        running, failed = warmed_up(process.contestants, pair, problems[0])
+        for label, reason in failed.items():
+            print(f"{label} does not run here ({reason}) and is left out", flush=True)
+        return tuning_speeds(running, pair, problems)
+    finally:
+        process.close()
 
 
 def warm_up(contestants, pair, problem):
@@ -287,7 +306,9 @@ def _rivals_fidelity(pair, problems, positions):
     written = decode(pair, Autoregressive("target"), prompts, keys, max_new_tokens=limit)
     answers = [(prompt, answer.tokens) for prompt, answer in zip(prompts, written)]
     try:
-        return {"llama.cpp": peer_fidelity.llamacpp(pair, answers, positions)}
+        # in a process of its own, like the race: what llama.cpp leaves behind would cost us time
+        known = once_apart(peer_fidelity.llamacpp, facts_of(pair), answers, positions)
+        return {"llama.cpp": known}
     except Absent:  # said again, with its reason, where the race looks for it
         return {}
 

@@ -20,6 +20,7 @@ from helpers import models
 from helpers.make import weights
 from helpers.make.peers import seed_of
 from helpers.make.race import Absent, Contestant
+from helpers.models.presets import preset_of
 
 DRAFTED = (3, 4, 8)  # tokens that llama.cpp's draft model writes per round
 MARGIN = 32  # tokens of context beside prompt and answer
@@ -31,7 +32,7 @@ def files(pair):
     A folder of weights that was made from a GGUF file names it in its revision.json, with its
     checksum; the file itself is kept beside it, in gguf/. Absent where one is missing or another.
     """
-    preset = models.PAIRS[pair.name]
+    preset = preset_of(pair.name)
     found = {}
     for role in ("draft", "target"):
         folder = Path(models.locate(getattr(preset, role), preset))

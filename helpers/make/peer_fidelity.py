@@ -13,6 +13,7 @@ from helpers.common import track
 from helpers.make import gguf_peers
 from helpers.models import pairs
 from helpers.models.fidelity import answer_distributions
+from helpers.models.presets import preset_of
 
 SHOWN = 3000  # tokens of a distribution that are read; the rest of them is one cell
 
@@ -26,7 +27,7 @@ def llamacpp(pair, answers, positions):
     gguf_peers.check_device(pair)
     files = gguf_peers.files(pair)
     context = max(len(prompt) + len(answer) for prompt, answer in answers) + gguf_peers.MARGIN
-    preset = models.PAIRS[pair.name]
+    preset = preset_of(pair.name)
     fidelity = {}
     for role, file in files.items():  # one reference in fp32 is in memory at a time
         rival = gguf_peers.LlamaCpp(file, context)

@@ -7,6 +7,7 @@ for a single token.
 
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import torch
 from transformers import AutoModelForCausalLM, CompileConfig, GenerationConfig
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM, CompileConfig, GenerationConfig
 from helpers import models
 from helpers.decoding.batch import synchronise
 from helpers.make.race import Absent, Contestant
+from helpers.models.presets import preset_of
 
 # How many tokens the assistant drafts: always that many, or until it is unsure of one.
 ASSISTED = {
@@ -25,10 +27,21 @@ ASSISTED = {
 
 def load(pair, role, dtype):
     """The pair's "draft" or "target" as transformers' own model."""
-    preset = models.PAIRS[pair.name]
+    preset = preset_of(pair.name)
     folder = models.locate(getattr(preset, role), preset)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     return model.to(pair.device).eval()
+
+
+def everybody(pair, dtype, names):
+    """Contestants on one copy of a pair's models: of "generate", "assisted" and "flashspec"."""
+    target = load(pair, "target", dtype)
+    contestants = plain(pair, dtype, target) if "generate" in names else []
+    if {"assisted", "flashspec"} & set(names):
+        draft = load(pair, "draft", dtype)
+        contestants += assisted(pair, target, draft) if "assisted" in names else []
+        contestants += flashspec(pair, target, draft) if "flashspec" in names else []
+    return contestants
 
 
 def seed_of(key):
@@ -139,6 +152,11 @@ class Assisted(Generate):
 
 
 # ---- flashspec ---------------------------------------------------------------------------------
+
+
+def has_flashspec():
+    """Whether the package is installed."""
+    return find_spec("flashspec") is not None
 
 
 def flashspec(pair, target, draft):
