@@ -10,6 +10,7 @@ import math
 import platform
 import statistics
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from queue import SimpleQueue
@@ -107,6 +108,28 @@ def _each(pair, act, items):
         count, initializer=torch.set_num_threads, initargs=(threads,)
     ) as workers:
         yield from workers.map(with_own, items)
+
+
+def side_by_side(pair, act, items):
+    """act(item) for every item, in order; nothing that a model's caches hold may be in it.
+
+    On a small pair's CPU several at once, which wait for the next of `items` where all are busy.
+    """
+    if not pair.small:
+        yield from (act(item) for item in items)
+        return
+    count = min(models.ALL_THREADS, AT_MOST_THREADS)
+    threads = torch.get_num_threads()
+    pending = deque()
+    with ThreadPoolExecutor(
+        count, initializer=torch.set_num_threads, initargs=(threads,)
+    ) as workers:
+        for item in items:
+            pending.append(workers.submit(act, item))
+            if len(pending) > count:  # no more items in memory than are being worked on, and one
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def _chunk(pair, method, jobs, sampling, trace, max_new_tokens):

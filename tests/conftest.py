@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,6 +38,7 @@ class TableLM:
             torch.device("cpu"),
         )
         self.memory, self.precision = None, "table"
+        self.config = SimpleNamespace(vocab_size=vocab_size, hidden_size=1)
 
     def prefill(self, tokens, lengths, room):
         self.memory = TableMemory(len(lengths), room)
