@@ -5,6 +5,7 @@ import types
 from functools import cache
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT, Letters, TableLM, table
 from test_decoding import Choices, fresh
@@ -554,6 +555,35 @@ def test_a_ledger_is_published_and_read_again(tiny, monkeypatch, tmp_path):
     for rule in (rules.STRICT, rules.SP_entropy(1.0), "odd"):
         same(ledger.counts(again, rule, policy), ledger.counts(tiny, rule, policy))
     assert ledger.load("pair", "02_ledger") is None
+
+
+def test_a_part_of_a_ledger_says_of_its_problems_what_the_whole_says(tiny):
+    ids = list(tiny.answers.problem_id[1::3])
+    part = tiny.of_problems(ids)
+    inside = tiny.answers.problem_id.isin(ids).to_numpy()
+    for rule in (rules.STRICT, rules.SP_entropy(1.0)):
+        whole = ledger.counts(tiny, rule, Fixed(3)).frame[inside].reset_index(drop=True)
+        own = ledger.counts(part, rule, Fixed(3)).frame
+        # How far a wrong draft goes on is a mean over the continuations of the part.
+        assert own.drafted.sum() == pytest.approx(whole.drafted.sum(), rel=0.02)
+        pd.testing.assert_frame_equal(own.drop(columns="drafted"), whole.drop(columns="drafted"))
+    began, ends = tiny.continuation_arrays, part.continuation_arrays
+    here = inside[began.answer]
+    assert 0 < here.sum() < len(here)
+    np.testing.assert_array_equal(np.flatnonzero(inside)[ends.answer], began.answer[here])
+    for name in ("position", "H", "q_x", "is_end"):
+        np.testing.assert_array_equal(getattr(ends, name), getattr(began, name)[here])
+
+
+def test_a_ledger_of_few_rules_has_the_numbers_of_these_and_no_others(tiny):
+    answers = [(0, 1, 2), (1,), (2, 0, 1)]
+    problems = [problem(number) for number in range(3)]
+    whole = ledger.read(words(), problems, answers)
+    few = ledger.read(words(), problems, answers, only={"√": rules.SQRT})
+    for rule in (rules.STRICT, rules.SQRT, rules.SP_entropy(1.0)):
+        same(ledger.counts(few, rule, Fixed(2)), ledger.counts(whole, rule, Fixed(2)))
+    with pytest.raises(ValueError, match="lies outside 0.5 to 1"):
+        ledger.counts(few, rules.Power(0.25), Fixed(2))
 
 
 @pytest.mark.parametrize(

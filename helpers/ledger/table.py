@@ -49,6 +49,24 @@ class Ledger:
     def __len__(self):
         return len(self.answers)
 
+    def of_problems(self, ids):
+        """The part of the ledger that is about some problems (ids). Returns Ledger."""
+        answer = self.answers.problem_id.isin(set(ids)).to_numpy()
+        position = np.repeat(answer, self.lengths)
+        new_row = np.cumsum(position) - 1
+        begun = self.continuations.row.to_numpy().astype(int)
+        goes_on = self.continuations[position[begun]]
+        goes_on = goes_on.assign(
+            row=new_row[goes_on.row.to_numpy().astype(int)].astype("int32"),
+            continuation=pd.factorize(goes_on.continuation)[0].astype("int32"),
+        )
+        return Ledger(
+            self.answers[answer].reset_index(drop=True),
+            self.positions[position].reset_index(drop=True),
+            goes_on.reset_index(drop=True),
+            self.rules,
+        )
+
     def save(self, pair_name, name):
         """Publish as three tables, NAME_answers, NAME_positions and NAME_continuations."""
         store.publish(self.answers, pair_name, f"{name}_answers")
