@@ -40,8 +40,8 @@ from helpers.methods import Autoregressive, EntropyStop, Fixed, Speculative
 from helpers.plots import drawing
 
 TASKS = {"pocket": "pocket-arithmetic"}  # a real pair answers gsm8k
-FIXED = [Fixed(gamma) for gamma in (2, 3, 4, 6, 8, 12)]
-STOPPED = [EntropyStop(cap, stop) for cap in (4, 8, 12) for stop in (0.5, 1.0)]
+FIXED = [Fixed(gamma) for gamma in (1, 2, 3, 4, 6, 8, 12)]
+STOPPED = [EntropyStop(cap, stop) for cap in (2, 4, 8, 12) for stop in (0.5, 1.0)]
 TUNED = (  # label, rule, the policies to choose from
     ("SP", rules.STRICT, FIXED + STOPPED),
     ("SP_entropy", rules.SP_entropy(1.0), FIXED),
