@@ -82,16 +82,16 @@ def _expected(name, value):
         return "it must be a share, from 0 to 1"
     if any(isinstance(item, float) and math.isnan(item) for item in many):
         return "give a number"
-    if name == "temperature":
-        return _of_temperature(value)
+    if name in ("temperature", "top_k", "top_p"):
+        return _of_sampling(name, value)
     return ""
 
 
-def _of_temperature(value):
+def _of_sampling(name, value):
     if math.isinf(value):
         return "it must be finite"
     try:
-        Sampling(value)
+        Sampling(**{name: value})
     except ValueError as error:
         return str(error).split("; ")[-1]
     return ""

@@ -601,6 +601,18 @@ def _layers(milliseconds):
 # ---- data/results/DEPLOYING.md -----------------------------------------------------------------
 
 
+def _sampled(known):
+    """'1', or '1, k 20, p 0.9': how a run sampled."""
+    if "temperature" not in known:
+        return DASH
+    words = [f"{known['temperature']:g}"]
+    if known.get("top_k"):
+        words.append(f"k {known['top_k']}")
+    if known.get("top_p", 1) < 1:
+        words.append(f"p {known['top_p']:g}")
+    return ", ".join(words)
+
+
 def speed_table():
     """What notebook 03 found in each run: what speculation buys, and what relaxing it adds."""
     rows = [_speed_row(run) for run in every_run() if facts(run, "03")]
@@ -617,7 +629,7 @@ def _speed_row(run):
     return {
         "pair": marked(run),
         "task": known.get("task", DASH),
-        "T": f"{known['temperature']:g}" if "temperature" in known else DASH,
+        "T": _sampled(known),
         "τ": f"{known['tau']:g}" if "tau" in known else DASH,
         "γ of SP, SP_entropy": ", ".join(settings),
         "SP accepts": shown(run, "03", "accept_SP", 0, percent=True),
