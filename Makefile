@@ -4,6 +4,7 @@ NOTEBOOKS ?=
 PARAMS ?=
 TASK ?=
 RUN ?=
+SEED ?=
 DEVICE ?=
 # TORCH=cpu: for a machine without a GPU, 0.2 GB of PyTorch in place of 3 GB with CUDA.
 TORCH ?=
@@ -94,10 +95,11 @@ lab: $(READY)  ## open JupyterLab on the whole repository
 	$(PY) -m jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks \
 	  $(if $(filter 0,$(shell id -u)),--allow-root)
 
-pocket: $(READY)  ## train the five pocket models from a seed (keeps what data/pocket already has)
-	$(PY) -m helpers.make.pocket
-	$(PY) -m helpers.make.pocket_card
-	$(PY) -m helpers.make.first_picture
+pocket: $(READY)  ## train the five pocket models (keeps what is there; SEED=21: another pair)
+	$(PY) -m helpers.make.pocket $(if $(SEED),--seed $(SEED))
+	@# The card and the picture are of the shipped models.
+	$(if $(SEED),,$(PY) -m helpers.make.pocket_card)
+	$(if $(SEED),,$(PY) -m helpers.make.first_picture)
 
 models: $(READY)  ## fetch and check the weights of qwen2.5-coder (1.6 GB)
 	$(PY) -m helpers.make.weights

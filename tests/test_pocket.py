@@ -11,6 +11,7 @@ from conftest import ROOT
 from helpers import experiments, tasks
 from helpers.make import pocket as pocket_training
 from helpers.methods import Autoregressive
+from helpers.models import load_pair
 from helpers.tasks import corpus
 
 # Checksums of the first hundred rows of each domain.
@@ -133,3 +134,29 @@ def test_what_is_trained_is_not_trained_again(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out.count("is trained; remove") == len(pocket_training.MODELS)
     monkeypatch.setattr(pocket_training, "FOLDER", tmp_path)
     assert not pocket_training.is_trained("draft")
+
+
+def test_another_seed_trains_a_pair_of_its_own(monkeypatch, tmp_path):
+    """Other weights, other texts, and the shipped folder is left alone."""
+    trained = []
+    monkeypatch.setattr(
+        pocket_training, "train", lambda name, *rest: trained.append((name, rest[-1]))
+    )
+    monkeypatch.setattr(pocket_training.common, "MODELS", tmp_path)
+    pocket_training.main(["--seed", "21"])
+    assert trained == [("draft", 21), ("target", 21)]
+    assert (tmp_path / "pocket-21" / "tokenizer" / "tokenizer.json").exists()
+    assert pocket_training.folder_of(pocket_training.SEED) == ROOT / "data" / "pocket"
+
+    shape = pocket_training.MODELS["draft"].shape
+    first, again, other = (
+        pocket_training.build(shape, "cpu", seed)[0].get_input_embeddings().weight
+        for seed in (pocket_training.SEED, pocket_training.SEED, 21)
+    )
+    assert first.equal(again) and not first.equal(other)
+
+
+def test_pairs_of_other_seeds_say_how_to_make_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(pocket_training.common, "MODELS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="run `make pocket SEED=21` first"):
+        load_pair("pocket-21")

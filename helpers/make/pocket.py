@@ -1,14 +1,16 @@
-"""Train the five pocket models from a seed: `python -m helpers.make.pocket [NAME ...]`.
+"""Train the five pocket models from a seed: `python -m helpers.make.pocket [NAME ...] [--seed N]`.
 
-`make pocket` calls it. The data stream is a pure function of (seed, step), so an interrupted run
+`make pocket` calls it. Another seed gives another draft and target (the pair pocket-N, with the
+tokenizer of the shipped one), which say how much a result hangs on one training; they are not
+shipped. The data stream is a pure function of (seed, step), so an interrupted run
 goes on where it was. Hidden matrices learn by Muon (Jordan et al. 2024), the rest by AdamW; the
 rate warms up, stays, and falls linearly at the end.
 """
 
+import argparse
 import json
 import os
 import random
-import sys
 import time
 from typing import NamedTuple
 
@@ -26,6 +28,7 @@ VOCAB = 1024
 CONTEXT = 1024
 TOKENS_PER_STEP = 8192
 ADAMW_RATE = 3e-3
+PAIR = ("draft", "target")  # what another seed trains
 PROMPT_WEIGHT = 0.1  # of a prompt's tokens in the loss; an answer's count 1
 
 
@@ -137,6 +140,11 @@ def _tokenizer_texts():
 # ---- the data ----------------------------------------------------------------------------------
 
 
+def folder_of(seed):
+    """Where the models of a seed are: those of SEED are shipped."""
+    return FOLDER if seed == SEED else common.MODELS / f"pocket-{seed}"
+
+
 def document(tokenizer, domain, seed):
     """(prompt ids, answer ids with end) of one training document."""
     row = corpus.sample(domain, seed)
@@ -148,16 +156,16 @@ def document(tokenizer, domain, seed):
     )
 
 
-def batch(tokenizer, mixture, step, parts=4):
+def batch(tokenizer, mixture, step, seed=SEED, parts=4):
     """The documents of one step, in `parts` padded pieces sorted by length (little is padding)."""
-    rng = random.Random(f"{SEED}/{step}")
+    rng = random.Random(f"{seed}/{step}")
     domains = list(mixture)
     shares = list(mixture.values())
     documents = []
     tokens = 0
     while tokens < TOKENS_PER_STEP:
         domain = rng.choices(domains, shares)[0]
-        documents.append(document(tokenizer, domain, f"{SEED}/{rng.random()}"))
+        documents.append(document(tokenizer, domain, f"{seed}/{rng.random()}"))
         tokens += _length(documents[-1])
     documents.sort(key=_length)
     n = len(documents)
@@ -190,9 +198,9 @@ def rate(step, steps, warmup=40, decay=0.35):
     return min((step + 1) / warmup, 1.0, max(0.0, (steps - step) / (steps * decay)))
 
 
-def build(shape, device):
+def build(shape, device, seed=SEED):
     """A fresh Qwen2 model of this shape, the matrices that Muon trains, and all the rest."""
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=VOCAB,
         max_position_embeddings=CONTEXT,
@@ -214,20 +222,21 @@ def build(shape, device):
     return model, matrices, rest
 
 
-def train(name, tokenizer, device, save_every=150):
+def train(name, tokenizer, device, seed=SEED, save_every=150):
     """Train one model to its last step, going on from data/cache/pocket/NAME.pt if it is there.
 
-    Every `save_every` steps the state is saved there, and the model to data/pocket/NAME.
+    (For another seed N: data/cache/pocket-N.) Every `save_every` steps the state is saved there,
+    and the model to its folder.
     """
     plan = MODELS[name]
-    model, matrices, rest = build(plan.shape, device)
+    model, matrices, rest = build(plan.shape, device, seed)
     muon = torch.optim.Muon(
         matrices, lr=plan.muon_rate, momentum=0.95, weight_decay=0.01, adjust_lr_fn="original"
     )
     adamw = torch.optim.AdamW(rest, lr=ADAMW_RATE, betas=(0.9, 0.95), weight_decay=0.0)
     optimisers = [muon, adamw]
 
-    file = common.CACHE / "pocket" / f"{name}.pt"
+    file = common.CACHE / folder_of(seed).name / f"{name}.pt"
     begin = 0
     tokens = 0
     seconds = 0.0
@@ -245,7 +254,7 @@ def train(name, tokenizer, device, save_every=150):
         share = rate(step, plan.steps)
         muon.param_groups[0]["lr"] = plan.muon_rate * share
         adamw.param_groups[0]["lr"] = ADAMW_RATE * share
-        loss, read = _step(model, optimisers, batch(tokenizer, plan.mixture, step), device)
+        loss, read = _step(model, optimisers, batch(tokenizer, plan.mixture, step, seed), device)
         tokens += read
         seconds = time.time() - started
         if step % 20 == 0:
@@ -270,9 +279,9 @@ def train(name, tokenizer, device, save_every=150):
                 "tokens": tokens,
                 "seconds": round(seconds),
                 "loss": round(loss, 4),
-                "seed": SEED,
+                "seed": seed,
             }
-            export(model, name, facts)
+            export(model, name, facts, folder_of(seed))
     return model
 
 
@@ -297,11 +306,11 @@ def _step(model, optimisers, pieces, device):
     return loss, tokens
 
 
-def export(model, name, facts):
-    """Write safetensors and training.json to data/pocket/NAME, each file replaced in one move."""
-    folder = FOLDER / name
+def export(model, name, facts, where):
+    """Write safetensors and training.json to the folder `where`/NAME, each file in one move."""
+    folder = where / name
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = FOLDER / f".{name}"
+    temporary = where / f".{name}"
     model.save_pretrained(temporary)
     for file in temporary.iterdir():
         os.replace(file, folder / file.name)
@@ -310,28 +319,42 @@ def export(model, name, facts):
     store.write_text(folder / "training.json", json.dumps(facts, indent=1) + "\n")
 
 
-def main(names):
-    unknown = [name for name in names if name not in MODELS]
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.make.pocket", description="Train the pocket models from a seed."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--seed", type=int, default=SEED)
+    given = parser.parse_args(arguments)
+    unknown = [name for name in given.names if name not in MODELS]
     if unknown:
         raise SystemExit(
             f"there is no pocket model {unknown[0]!r}; choose among {', '.join(MODELS)}"
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    folder = FOLDER / "tokenizer"
-    if folder.exists():
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    else:
-        tokenizer = train_tokenizer()
-    for name in names or MODELS:
-        if is_trained(name):
-            print(f"{name} is trained; remove {FOLDER / name} to train it again", flush=True)
+    tokenizer = _tokenizer(given.seed)
+    for name in given.names or (MODELS if given.seed == SEED else PAIR):
+        folder = folder_of(given.seed) / name
+        if is_trained(name, given.seed):
+            print(f"{name} is trained; remove {folder} to train it again", flush=True)
         else:
-            train(name, tokenizer, device)
+            train(name, tokenizer, device, given.seed)
 
 
-def is_trained(name):
-    """Whether data/pocket/NAME holds a model at its last step."""
-    file = FOLDER / name / "training.json"
+def _tokenizer(seed):
+    """The shipped tokenizer, copied beside the models of another seed; trained where it is gone."""
+    shipped = FOLDER / "tokenizer"
+    if not shipped.exists():
+        return train_tokenizer()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(shipped)
+    if seed != SEED:
+        tokenizer.save_pretrained(folder_of(seed) / "tokenizer")
+    return tokenizer
+
+
+def is_trained(name, seed=SEED):
+    """Whether the folder of a seed holds a model at its last step."""
+    file = folder_of(seed) / name / "training.json"
     if not file.exists():
         return False
     facts = json.loads(file.read_text())
@@ -339,4 +362,4 @@ def is_trained(name):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -52,6 +52,12 @@ PAIRS = {
         "meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"
     ),
 }
+for _seed in (21, 22):  # the pocket pair from other seeds: how much hangs on one training
+    PAIRS[f"pocket-{_seed}"] = Preset(
+        f"data/models/pocket-{_seed}/draft",
+        f"data/models/pocket-{_seed}/target",
+        make=f"make pocket SEED={_seed}",
+    )
 SHIPPED = tuple(PAIRS)
 
 
