@@ -252,6 +252,8 @@ def test_a_race_shows_what_its_record_has(record):
         sentence="SP wins.",
         absent={"llama.cpp": "no compiler"},
         control="SP",
+        batches={"AS_large": 43.2, "AS_large, int8 target": 106.4},
+        batch="32 answers at once",
         numbers={"control": interval(1.0)},
         linears={"draft": {"fp32": {"1": 0.05849, "2": 363.4}}},
     )
@@ -259,6 +261,7 @@ def test_a_race_shows_what_its_record_has(record):
     assert cells(text) == [["SP", "9.0", "0.0100"], ["fp32", "0.0585", "363"]]
     assert "SP wins." in text and "Not in the race: llama.cpp (no compiler)." in text
     assert "SP ÷ itself under a second label: 1.000 [0.950, 1.050]." in text
+    assert "32 answers at once: AS_large 43; AS_large, int8 target 106." in text
 
 
 def test_an_interval_without_a_number_says_why(record):

@@ -112,12 +112,11 @@ def tuned(pair, problems):
     return [ours(pair, method) for method in chosen], policies_chosen
 
 
-def with_int8_target(pair, problems):
-    """AS_large and SP with the target in int8 too, as (contestants, {label: policy}).
+def with_int8_target(own, problems):
+    """AS_large and SP of a pair whose target is in int8, as (contestants, {label: policy}).
 
     SP takes the policy that is fastest on tuning problems, of fixed and of entropy-stopped blocks.
     """
-    own = models.with_int8_target(pair)
     label = f"SP{INT8}"
     tried = {f"{label} {policy!r}": policy for policy in (*FIXED, *STOPPED)}
     contestants = [
@@ -447,10 +446,13 @@ def main(arguments=None):
     # the peak of memory before the rivals' own copies of the weights
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     theirs = rivals_fidelity(pair, given.task, given.positions)
+    batches = {"AS_large": layer_times.batch_speed(pair.target)}
     if pair.small:  # of a large pair a second copy in fp32 would not fit beside the rivals
         contestants.append(readable_reference(given.pair, policies["SP"]))
     elif pair.device.type == "cpu":
-        quicker, chosen = with_int8_target(pair, tuning)
+        int8 = models.with_int8_target(pair)
+        batches[f"AS_large{INT8}"] = layer_times.batch_speed(int8.target)
+        quicker, chosen = with_int8_target(int8, tuning)
         contestants += quicker
         policies |= chosen
     longest = max(len(pair.encode(p.messages)) + p.max_new_tokens for p in problems)
@@ -477,6 +479,8 @@ def main(arguments=None):
         "gammas": gammas,
         "policies": {label: repr(policy) for label, policy in policies.items()},
         "peak_gib": peak_gib,
+        "batches": batches,
+        "batch": layer_times.in_words(),
         "growth": layer_times.growth(pair),
         "linears": layer_times.by_kind(pair),
         "n": given.problems,
@@ -533,6 +537,8 @@ def show(facts, same):
     for label, share in facts["achieved"].items():
         print(f"achieved ÷ limit, {label}: {share:.2f}")
     print(f"peak memory of our methods: {facts['peak_gib']:.1f} GiB")
+    for label, speed in facts["batches"].items():
+        print(f"{label}, {facts['batch']}: {speed:.0f} tokens/s")
 
 
 if __name__ == "__main__":

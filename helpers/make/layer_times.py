@@ -12,11 +12,14 @@ import torch
 
 from helpers import experiments, stats
 from helpers.decoding.batch import synchronise
+from helpers.decoding.sampling import sample
 from helpers.models import linears
 from helpers.models.lm import head_size
 
 CONTEXTS = (128, 256, 512, 1024, 2048, 4096)
 WIDTHS = (1, 2, 3, 5, 9)  # tokens that go through at once
+ANSWERS = 32  # of a batch that is decoded for accuracy
+CONTEXT = 500  # tokens behind each of them
 KINDS = (linears.FP32, linears.BF16, linears.FP32_PACKED, linears.FP16, linears.INT8)
 
 
@@ -158,3 +161,32 @@ def growth(pair):
         model: [(context, statistics.median(tries[model, context])) for context in contexts]
         for model in ("draft", "target")
     }
+
+
+# ---- batches -----------------------------------------------------------------------------------
+
+
+def in_words():
+    """What batch_speed measures, in words."""
+    return f"{ANSWERS} answers at once behind {CONTEXT} tokens each"
+
+
+def batch_speed(lm, repeats=7):
+    """Tokens per second of a model that goes on with ANSWERS answers of CONTEXT tokens at once.
+
+    A step is a forward of one token a row, its scores and one draw from each row's distribution at
+    temperature 1; the median of `repeats` steps counts, after one that warms up.
+    """
+    lm.start(ANSWERS, CONTEXT + 1)
+    tokens = torch.full((ANSWERS, 1), 5, device=lm.device)
+    uniforms = torch.linspace(0.01, 0.99, ANSWERS, device=lm.device)
+    seconds = []
+    for _ in range(repeats + 1):
+        synchronise(lm.device)
+        begin = time.perf_counter()
+        scores = lm.logits(lm.forward(tokens, [CONTEXT] * ANSWERS))[:, -1]
+        sample(scores.softmax(-1), uniforms)
+        synchronise(lm.device)
+        seconds.append(time.perf_counter() - begin)
+    lm.memory = None  # half a gigabyte on a real model
+    return ANSWERS / statistics.median(seconds[1:])

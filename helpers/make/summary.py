@@ -578,6 +578,9 @@ def _beside_the_race(pair, known):
     )
     if "peak_gib" in known:
         text += f" Peak memory of our methods {known['peak_gib']:.1f} GiB."
+    batches = [f"{name} {speed:.0f}" for name, speed in known.get("batches", {}).items()]
+    if batches:
+        text += f" Tokens per second, {known['batch']}: {'; '.join(batches)}."
     if number(pair, "bench", "control"):
         text += (
             f" {known['control']} ÷ itself under a second label: "
