@@ -668,7 +668,7 @@ def test_a_speaker_has_one_colour_in_the_figure_the_strip_and_the_chart(traces, 
     strip = {}
     for cell in canvas.lanes[-1]["cells"]:
         if cell["kind"] == "spoken":
-            name = re.search(r"spoken by (\S+)", cell["detail"]).group(1)
+            name = re.search(r"written by (\S+)", cell["detail"]).group(1)
             strip.setdefault(name, set()).add(cell["bg"])
     chart = dict(re.findall(r'fill="(#\w+)" font-weight="bold">(\w+)<', canvas.picture))
     (ax,) = plots.strip(trace, 0.4).axes
@@ -735,7 +735,7 @@ def test_tau_of_a_routed_answer_takes_decisions_again(problems):
     lane = canvas.lanes[-1]
     assert "no decision changed" in lane["summary"]
     assert not any(cell["kind"] == "note" for cell in lane["cells"])
-    assert by_name["answer"].options[0][0].startswith("experts speak below τ = ")
+    assert by_name["answer"].options[0][0].startswith("experts write below τ = ")
     by_name["τ, nats"].value = controls_of(view.widget)["τ, nats"].max
     calm = canvas.lanes[-1]
     assert [c["text"] for c in calm["cells"] if c["kind"] == "note"]

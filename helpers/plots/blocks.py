@@ -20,7 +20,7 @@ def policies(static, dynamic):
     looks = method_looks([*static, *dynamic])
     bands(left, static, looks)
     left.set(
-        xlabel="static γ, drafted tokens per round",
+        xlabel="fixed γ, drafted tokens per round",
         ylabel="tokens per second",
         title="Fixed block length",
         xticks=_gammas(static),
@@ -63,7 +63,7 @@ def gain_shares(shares):
             )
     ax.axvline(0, color="black", linewidth=1)
     ax.axvline(1, color="black", linewidth=1, linestyle=":")
-    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     ax.set(
         yticks=range(len(names)),
         yticklabels=names,
@@ -92,7 +92,15 @@ def over_costs(table, here, published, ylabel):
     for i, (name, (low, high)) in enumerate(published.items()):
         across = ax.get_xaxis_transform()
         height = 0.97 - 0.09 * i
-        ax.plot([low, high], [height] * 2, transform=across, color="#777777", marker="|", lw=1.5)
+        ax.plot(
+            [low, high],
+            [height] * 2,
+            transform=across,
+            color="#777777",
+            marker="|",
+            lw=1.5,
+            label=None if i else "c of the pilot's pairs (left: by size, right: measured)",
+        )
         ax.text(
             high * 1.08,
             height,
@@ -107,13 +115,14 @@ def over_costs(table, here, published, ylabel):
         xscale="log",
         xticks=COSTS,
         xticklabels=[f"{c:g}" for c in COSTS],
-        xlabel="c, one step of the draft ÷ one of the target (bars: by size to by measurement)",
+        xlabel="c, one step of the draft ÷ one of the target",
         ylabel=ylabel,
-        title="The same counts on machines with another draft",
+        title="Where a step of the draft costs c steps of the target",
         ylim=(bottom, top + 0.22 * (top - bottom)),
     )
     ax.minorticks_off()
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(looks) + 1)
+    # two columns: names in one line may be wider than the figure
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig
 
 
@@ -172,7 +181,7 @@ def aggressive(speed, accuracy, rivals):
             ax.axhline(interval.estimate, color=colour, linestyle=":", label=f"{label} (no γ)")
         ax.set(xlabel="drafted tokens per round, γ", title=name, xticks=_gammas(curves))
     axes[0].set_ylim(0, None)
-    axes[1].yaxis.set_major_formatter(PercentFormatter(1))
+    axes[1].yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     fig.legend(
         *axes[0].get_legend_handles_labels(),
         loc="outside lower center",

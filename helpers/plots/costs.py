@@ -36,7 +36,7 @@ def dearer(lines, claims, here, published):
     bottom.set(
         xlabel=(
             "c, one step of the draft ÷ one of the target (log scale)\n"
-            "one axis is enough: of a machine only c + s counts, s: verifying one token more"
+            "one axis is enough: speed depends on c + s alone (s: verifying one more token)"
         ),
         xticks=TICKS,
         xlim=(lines.x.min(), lines.x.max()),
@@ -77,7 +77,7 @@ def _pairs(ax, published, top):
         ax.text(timed * 1.06, y, pair, va="center", fontsize=11, bbox=box)
     if published:
         y = top * (0.94 - 0.1 * len(published))
-        note = "left end: by parameters; right end: in vLLM on an A100"
+        note = "bars, left end: by size; right end: in vLLM on an A100"
         ax.text(1.0, y, note, va="center", ha="right", fontsize=10, bbox=box)
 
 

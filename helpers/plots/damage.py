@@ -25,7 +25,7 @@ def fates(by_entropy, by_slot, tau):
     Both tables: where (a name), n, and a share per fate in FATES. tau: the gate of by_slot, nats.
     """
     fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, width_ratios=(3, 2))
-    for ax, table, name in zip(axes, (by_entropy, by_slot), (NATS, "slot in the drafted block")):
+    for ax, table, name in zip(axes, (by_entropy, by_slot), (NATS, "place in the drafted block")):
         bottom = np.zeros(len(table))
         for fate, colour in FATES.items():
             x = range(len(table))
@@ -34,7 +34,7 @@ def fates(by_entropy, by_slot, tau):
         ax.set(xticks=range(len(table)), xlabel=f"{name} (n below)", ylim=(0, 1))
         ticks = [f"{where}\n{n:,}" for where, n in zip(table["where"], table.n)]
         ax.set_xticklabels(ticks, fontsize=9)
-        ax.yaxis.set_major_formatter(PercentFormatter(1))
+        ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         ax.grid(axis="x", visible=False)
     axes[0].set(ylabel="share of tested tokens", title="√ rule everywhere")
     axes[1].set(title=f"SP_entropy, τ = {tau:g}")
@@ -64,16 +64,16 @@ def rescue_cost(centres, tv, rescued, overshoot):
         title="Distance from the target, and rescues",
         ylim=(0, None),
     )
-    left.legend()
+    left.legend(loc="upper left")
     for (name, values), colour in zip(overshoot.items(), cycle(QUANTILES)):
         right.plot(centres, values, marker="o", color=colour, label=name)
     right.set(
         xlabel=NATS,
-        ylabel="max over tokens of o / p",
+        ylabel="largest o(x) / p(x) of all tokens x",
         yscale="log",
-        title="Overshoot: how much too often one token comes",
+        title="Overshoot: the most inflated token",
     )
-    right.legend()
+    right.legend(title="quantiles over positions")
     return fig
 
 

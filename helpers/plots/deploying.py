@@ -76,7 +76,7 @@ def _rules(ax, relaxed):
         ax.set(xscale="log", xlim=(0.8 * min(ends), 1.25 * max(ends)))
         ax.set_xticks([share for share in SHARES if min(ends) <= share <= max(ends)])
         ax.minorticks_off()
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
 
 

@@ -59,6 +59,7 @@ def signal_roc(curves, areas):
     for (name, (x, y)), colour, dash in zip(curves.items(), cycle(SIGNALS), cycle(DASHES)):
         ax.plot(x, y, dash, color=colour, label=f"{name}: {areas[name].show(3)}")
     ax.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
+    ax.text(0.62, 0.57, "chance", rotation=45, color="#777777", ha="center", va="center")
     ax.set(
         xlabel="share of accepted tokens flagged",
         ylabel="share of rejected tokens flagged",

@@ -47,7 +47,7 @@ def selective_curve(curves, ends, marked, tau=0.15):
         title="Which tokens should the target make?",
         ylim=(0, min(1.02, 1.15 * top) or 1),
     )
-    ax.xaxis.set_major_formatter(PercentFormatter(1))
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     fig.legend(loc="outside lower center", ncols=3)
     return fig

@@ -7,6 +7,7 @@ from matplotlib.lines import Line2D
 from helpers.plots.style import METHODS, bar, method_looks, speaker_colours, speakers_of, text_on
 
 PER_ROW = 40  # tokens beside each other in a strip
+GATE = "#555555"
 DOT = {"marker": "o", "markersize": 7, "linewidth": 1.5}
 
 
@@ -71,17 +72,21 @@ def confusion(shares):
     return fig
 
 
-def strip(steps, tau):
+def strip(steps, tau, back=None):
     """One answer coloured by who spoke, below the entropies of whoever was asked.
 
     steps: a table with columns position, text, source ("draft" or "expert:NAME"), and H_draft and
-    H_NAME (nats, NaN where a model was not asked). tau: the gate, nats. A long answer takes several
-    rows.
+    H_NAME (nats, NaN where a model was not asked). tau: above it the draft asks, nats; back: above
+    it an expert hands back, nats (None: not drawn). A long answer takes several rows.
     """
     steps = steps.reset_index(drop=True)
     colours = speaker_colours(speakers_of(steps))
     entropies = [f"H_{name}" for name in colours if f"H_{name}" in steps]
-    top = max(1.0, tau, steps[entropies].max().max()) * 1.08
+    gates = {f"τ = {tau:g}": (tau, ":")}
+    if back is not None:
+        gates[f"back = {back:g}"] = (back, "--")
+    highest = max(level for level, _ in gates.values())
+    top = max(1.0, highest, steps[entropies].max().max()) * 1.08
     parts = [steps[first : first + PER_ROW] for first in range(0, len(steps), PER_ROW)]
     fig, axes = plt.subplots(
         len(parts), 1, figsize=(13, 4.2 * len(parts) + 0.8), squeeze=False, sharey=True
@@ -90,7 +95,7 @@ def strip(steps, tau):
     longest = steps.text.map(_shown).str.len().max()
     depth = top * max(0.25, 0.06 * longest)
     for ax, part in zip(axes[:, 0], parts):
-        _entropies_of(ax, part, colours, tau)
+        _entropies_of(ax, part, colours, gates.values())
         _tokens_of(ax, part, colours, -0.04 * top, depth)
         ax.set(
             ylabel="entropy, nats",
@@ -105,17 +110,19 @@ def strip(steps, tau):
     axes[0, 0].set_title(title, fontsize=18)
     axes[-1, 0].set_xlabel("position in the answer", fontsize=16)
     handles = [Line2D([], [], color=colour, label=name, **DOT) for name, colour in colours.items()]
-    handles.append(Line2D([], [], color="#555555", linestyle=":", label=f"τ = {tau:g}"))
+    for name, (_, dash) in gates.items():
+        handles.append(Line2D([], [], color=GATE, linestyle=dash, label=name))
     fig.legend(handles=handles, loc="outside lower center", fontsize=15, ncols=len(handles))
     return fig
 
 
-def _entropies_of(ax, steps, colours, tau):
-    """A line for each model that was asked, and the gate."""
+def _entropies_of(ax, steps, colours, gates):
+    """A line for each model that was asked, and the gates: (nats, dash) of each."""
     for name, colour in colours.items():
         if f"H_{name}" in steps:
             ax.plot(steps.position, steps[f"H_{name}"], color=colour, **DOT)
-    ax.axhline(tau, color="#555555", linestyle=":")
+    for level, dash in gates:
+        ax.axhline(level, color=GATE, linestyle=dash)
 
 
 def _tokens_of(ax, steps, colours, top, depth):

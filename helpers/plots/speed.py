@@ -3,6 +3,7 @@
 import math
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import PercentFormatter
 
 from helpers.plots.style import (
     METHODS,
@@ -23,6 +24,7 @@ PANELS = {
     "tokens_per_round": "tokens per target call",
     "score": "accuracy",
 }
+SHARES = ("accept_ratio", "score")  # panels in per cent
 
 
 def benchmark(table, gammas):
@@ -38,21 +40,28 @@ def benchmark(table, gammas):
             if by_panel.get(panel) is not None:
                 measured[method] = by_panel[panel]
         for i, (method, interval) in enumerate(measured.items()):
-            _column(ax, i, interval, looks[method].colour)
+            _column(ax, i, interval, looks[method].colour, _written(panel, interval.estimate))
         tops = [i.high for i in measured.values() if not math.isnan(i.high)]
         sizes = [i.n for i in measured.values()]
         ax.set(
             xticks=range(len(measured)),
-            title=f"{name} (n = {max(sizes)})" if sizes else name,
+            title=f"{name} ({max(sizes)} problems)" if sizes else name,
             ylim=(0, 1.15 * max(tops, default=0) or 1),
         )
         ticks = [f"{m}\nγ = {gammas[m]}" if m in gammas else m for m in measured]
         ax.set_xticklabels(ticks, fontsize=10.5)
         ax.grid(axis="x", visible=False)
+        if panel in SHARES:
+            ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     return fig
 
 
-def _column(ax, x, interval, colour):
+def _written(panel, value):
+    """A column's number in the unit of its panel."""
+    return f"{100 * value:.1f} %" if panel in SHARES else number(value)
+
+
+def _column(ax, x, interval, colour, words):
     """One method's estimate as a column with its number, or why there is none ("no reference")."""
     if interval.missing:
         ax.text(x, 0, interval.missing, ha="center", va="bottom", fontsize=10.5)
@@ -67,7 +76,7 @@ def _column(ax, x, interval, colour):
         error_kw={"linewidth": 1.5},
     )
     ax.annotate(
-        number(interval.estimate),
+        words,
         (x, interval.high),
         xytext=(0, 3),  # above the bar's cap, not on it
         textcoords="offset points",
@@ -131,7 +140,7 @@ def race(speed, peers):
         yticks=range(len(speed)),
         yticklabels=list(speed),
         xlabel="tokens per second after the prompt",
-        title="Same weights, same prompts (hatched: peers)",
+        title="Same weights, same prompts (hatched: other programs)",
         xlim=(0, 1.15 * max(interval.high for interval in speed.values())),
     )
     ax.invert_yaxis()

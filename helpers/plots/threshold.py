@@ -4,6 +4,8 @@ from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
@@ -86,8 +88,15 @@ def pareto_front(points, front):
     ax.set(
         xlabel="tokens per second ÷ SP's",
         ylabel="accuracy",
-        title="Speed against accuracy (named: on the Pareto front)",
+        title="Speed against accuracy (named: on the front; pale: not)",
     )
+    kinds = {"SP_entropy, at some τ": METHODS["SP_entropy"], **looks}
+    handles = [
+        Line2D([], [], linestyle="none", color=look.colour, marker=look.marker, label=name)
+        for name, look in kinds.items()
+    ]
+    handles.append(Line2D([], [], color="#888888", linewidth=1.2, label="Pareto front"))
+    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     reasons = sorted({accuracy.missing for _, accuracy in points.values() if accuracy.missing})
     if reasons:
         ax.text(0.5, 0.5, ", ".join(reasons), transform=ax.transAxes, ha="center")
@@ -114,7 +123,9 @@ def _name_beside(ax, named, markers):
         Bbox.from_extents(x - half, y - half, x + half, y + half)
         for x, y in map(ax.transData.transform, markers)
     ]
-    font = {"fontsize": 11, "weight": "bold"}
+    # on a white rim: the bars of other points may pass behind a name
+    rim = withStroke(linewidth=3, foreground="white")
+    font = {"fontsize": 11, "weight": "bold", "path_effects": [rim]}
     for name, place in named.items():
         text = ax.text(0, 0, name, **font)
         size = text.get_window_extent().size / pixels

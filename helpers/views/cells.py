@@ -12,16 +12,16 @@ from helpers.views.deciding import redecide
 
 MARKS = {"rescued": "★", "rejected": "✗", "residual": "↺", "bonus": "◆"}
 UNTESTED = {
-    "residual": "residual: drawn in place of the rejected token",
+    "residual": "written by the target in place of the rejected token",
     "bonus": "bonus: the target's own token after a block that was accepted whole",
     "draft": "not tested",
     "target": "made by the target",
 }
 # The legend's marks: kind, path, words.
 KEY = (
-    ("accepted", "strict", "strict path"),
-    ("accepted", "relaxed", "relaxed path"),
-    ("rescued", "relaxed", "rescued: strict rejects it"),
+    ("accepted", "strict", "accepted by the strict test"),
+    ("accepted", "relaxed", "accepted by the relaxed test"),
+    ("rescued", "relaxed", "rescued: the strict test rejects it"),
     ("rejected", "strict", "rejected"),
     ("residual", "", "replacement of a rejected token"),
     ("bonus", "", "bonus: the whole block was accepted"),
@@ -91,7 +91,7 @@ def answer_cells(rows, token_texts):
             before, now = ("rejected", "accepted") if row.accepted else ("accepted", "rejected")
             note = (
                 f"⟂ recorded as {before}, now {now}: the answer would have gone on differently; "
-                "what follows is counterfactual"
+                "what follows was recorded, but would not have been written (counterfactual)"
             )
             drawn.append(cell(note, "note", note))
     return drawn
@@ -112,11 +112,11 @@ def _detail(row, kind, text):
     if not math.isnan(row.H_q):
         parts.append(f"H(q) {row.H_q:.3f} nats")
     if not row.tested:
-        parts.append(UNTESTED.get(kind, f"spoken by {kind}"))
+        parts.append(UNTESTED.get(kind, f"written by {kind}"))
         return " · ".join(parts)
-    parts.append(f"p {row.p_x:.4f} · q {row.q_x:.4f} · u {row.u:.4f}")
+    parts.append(f"p(x) {row.p_x:.4f} · q(x) {row.q_x:.4f} · random number u {row.u:.4f}")
     if not math.isnan(row.a):
-        parts.append(f"{row.path} path accepts below {row.a:.4f}")
+        parts.append(f"the {row.path} test accepts where u < {row.a:.4f}")
     if kind == "rescued":
         parts.append("rescued: accepted here, rejected by the strict test")
     else:
@@ -140,8 +140,8 @@ def routed_cells(rows, token_texts, names, speakers):
         recorded = row["source"].removeprefix("expert:")
         if name != recorded and not parted:
             note = (
-                f"⟂ recorded: {recorded} speaks, now {name}: the answer might have gone on "
-                "differently; what follows is counterfactual"
+                f"⟂ recorded: {recorded} writes, now {name}: the answer might have gone on "
+                "differently; what follows was recorded, and is shaded by who would write it"
             )
             drawn.append(cell(note, "note", note))
             parted = True
@@ -150,9 +150,9 @@ def routed_cells(rows, token_texts, names, speakers):
             before = name
         entropies = [(model, row.get(f"H_{model}", math.nan)) for model in names]
         known = ", ".join(f"{model} {H:.3f}" for model, H in entropies if not math.isnan(H))
-        spoken = "spoken" if name == recorded else f"written by {recorded}, would be spoken"
+        written = "written" if name == recorded else f"written by {recorded}, would be written"
         detail = (
-            f"token {text!r} · position {row['position']} · {spoken} by {name} · "
+            f"token {text!r} · position {row['position']} · {written} by {name} · "
             f"entropies in nats: {known}"
         )
         colour = colours[name]
@@ -199,7 +199,7 @@ def counts(rows):
         words = f"{changed} changed, the first at position {changes.iloc[0]}"
     return (
         f"accepted {accepted} of {tested} tested ({accepted / tested:.0%}) · "
-        f"relaxed path {relaxed} · rescued {int(rows.rescued.sum())} · {words}"
+        f"relaxed tests {relaxed} · rescued {int(rows.rescued.sum())} · {words}"
     )
 
 

@@ -40,7 +40,7 @@ def dearer(table, claims, *, c, slope):
         return ui.VBox([control_row(sliders), canvas])
 
     page = static.page(
-        f"What if the target were dearer? Here c = {c:.3g}, slope = {slope:.3g}",
+        f"What if the target cost more, beside the draft? Here c = {c:.3g}, slope = {slope:.3g}",
         begin["lanes"],
         begin["picture"],
         begin["alt"],

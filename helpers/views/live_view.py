@@ -86,7 +86,8 @@ def live(
             break
     job, arms = max(tried, key=lambda each: each[1].differ)
     arms = in_turns(own, job, arms)
-    heading = f"Strict and relaxed, coupled: {job.problem.messages[-1]['content']}"
+    question = job.problem.messages[-1]["content"]
+    heading = f"Strict and relaxed, from the same random numbers: {question}"
     notes = [cells.lane("", KNOWS)] if pair.name == "pocket" else []
     page = static.page(heading, [*arms.lanes(), cells.legend(), *notes])
     return View(page, lambda: Live(own, problems, job, arms, offers).box)

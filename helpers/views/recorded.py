@@ -245,7 +245,7 @@ def routing(trace, pair, problems=(), *, answers=None, tau=None, back=None, prob
     if moves:
         top = max(ROUTING_TOP, tau)
         rows.append(Controls(lambda: [slider(tau, top, "τ, nats")], (tau,)))
-    return _view("Who spoke, and how sure those were who were asked", rows, state)
+    return _view("Which model wrote each token, and how sure each model was", rows, state)
 
 
 class _Routes:
@@ -285,9 +285,9 @@ def _routed_menu(record, scores):
         rows = record.rows(key)
         took_over = rows.source.str.startswith("expert:")
         tau = rows.H_draft[took_over].max() if "H_draft" in rows else math.nan
-        speaks = "no expert speaks" if math.isnan(tau) else f"experts speak below τ = {tau:.2f}"
+        writes = "no expert writes" if math.isnan(tau) else f"experts write below τ = {tau:.2f}"
         problem = record.problems.get(key[0])
-        parts = [speaks, *offering.known(problem, key[0], _score(scores, key))]
+        parts = [writes, *offering.known(problem, key[0], _score(scores, key))]
         found.append((math.isnan(tau), key, " · ".join(parts)))
     found.sort(key=lambda each: each[0])
     return [(line, key) for _, key, line in found]

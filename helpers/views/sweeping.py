@@ -336,15 +336,15 @@ class Sweep:
         """Numbers in a line."""
         per_second = numbers.speed.estimate / self.target_s
         speed = (
-            f"{numbers.speed.show(2)} × AS_large ({per_second:.0f} tokens/s if its forward takes "
-            f"{1000 * self.target_s:.4g} ms) · accept ratio {numbers.accept:.3f}"
+            f"{numbers.speed.show(2)} × AS_large ({per_second:.0f} tokens/s where the target's "
+            f"forward takes {1000 * self.target_s:.3g} ms) · accept ratio {numbers.accept:.3f}"
         )
         if is_sp:
             return speed
         if math.isnan(numbers.rescued):
             certificate = "no certificate: it can differ from SP without a rescue"
         else:
-            certificate = f"rescues in {_share(numbers.rescued)} of answers: others are as SP's"
+            certificate = f"rescues in {_share(numbers.rescued)} of answers, the others are SP's"
         return (
             f"{speed} · {numbers.over_sp.show(3)} × SP · calls saved {_share(numbers.saved)} · "
             f"TV {numbers.tv:.2g} and KL {numbers.kl:.2g} nats per token · {certificate}"
