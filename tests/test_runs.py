@@ -201,10 +201,14 @@ def test_a_failure_inside_gives_the_folder_back(tmp_path, capsys):
 
 # ---- a kill, a full disk, a damaged file -------------------------------------------------------
 
-# Writes a record over and over; the same rows, so that any cut would be seen.
+# Writes a record over and over; the same rows, so that any cut would be seen. The disk is slow, so
+# that most moments are in the middle of writing on a fast machine too.
 WRITE = """
+import time
 import pandas as pd
 from helpers import store
+to_disk = store._to_disk
+store._to_disk = lambda file: (to_disk(file), time.sleep(0.03))
 checks = {str(n): "x" for n in range(999)}
 frame = pd.DataFrame({"a": range(5000), "text": "x", "b": [f"row {n}" for n in range(5000)]})
 print("go", flush=True)
