@@ -367,6 +367,44 @@ def test_templates_are_told_not_to_think_and_one_day(folders):
     assert thinking.revision != pair.revision
 
 
+@pytest.mark.parametrize(
+    "family", ["gemma3", "qwen2_vl", "mllama", "llama4", "t5", "whisper", "gpt2", "rwkv"]
+)
+def test_a_pair_of_another_kind_is_refused_before_its_weights_are_read(folders, family):
+    """Some configurations lack what is asked for first: the size of the vocabulary."""
+    for name in ("draft", "target"):
+        AutoConfig.for_model(family).save_pretrained(folders / name)
+    with pytest.raises(RuntimeError, match=f"family {family} do not fit .* has no \\w+") as error:
+        opened(folders)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change", [{"model_type": "of next year"}, {"num_hidden_layers": 9}, {"model_type": None}]
+)
+def test_a_configuration_that_cannot_be_read_is_a_sentence(folders, change):
+    config = folders / "target" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(
+        FileNotFoundError, match=r"the configuration of .*target' cannot be"
+    ) as error:
+        opened(folders)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text, why",
+    [("{{ raise_exception('no system role') }}", "no system role"), ("{% if", "end of")],
+)
+def test_a_template_that_refuses_a_chat_is_a_sentence(folders, text, why):
+    template(folders, text)
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "x"}]
+    with pytest.raises(
+        ValueError, match=rf"template of own does not take .* system, user \(.*{why}"
+    ):
+        opened(folders).encode(chat)
+
+
 def test_a_token_that_the_models_lack_is_refused_where_it_is_used(folders):
     for name in ("draft", "target"):
         tokenizer = AutoTokenizer.from_pretrained(folders / name)

@@ -66,6 +66,15 @@ def test_plain_text_is_one_prompt_a_line(written, name):
     assert prompts == ["One and one?", "Say {hello}."]
 
 
+def test_text_may_begin_with_a_bracket(written):
+    """Rows of JSON in a .txt file are rows all the same."""
+    text = "{x} is a set. Name it.\n[INST] Say hello.\n"
+    prompts = [problem.messages[0]["content"] for problem in in_order(written(text, "mine.txt"))]
+    assert prompts == text.splitlines()
+    (row,) = in_order(written([{"prompt": "Say hello.", "answer": 3}], "rows.txt"))
+    assert row.reference.grader == "last_number"
+
+
 def test_a_choice_begins_a_larger_one_and_ids_stay(written):
     rows = [{"prompt": f"Say {i}."} for i in range(20)]
     path = written(rows)
@@ -242,6 +251,9 @@ WRONG = [  # (what the file holds, what is said)
     ('["?"]\n', "line 1: this is a list; a row is one JSON object on one line"),
     ("\n \n", "line 1: there is no prompt; write one a line"),
     (b"", "line 1: there is no prompt; write one a line"),
+    ('{"prompt": "?", "more": ' + "[" * 10**5, "line 1: no JSON (maximum recursion depth"),
+    (f'{{"prompt": "?", "answer": {"9" * 5000}}}', "line 1: no JSON (Exceeds the limit (4300"),
+    ('{"prompt": "a\\ud83d"}\n', "line 1: '\\ud83d' is half a character; save the text again"),
     ('{"prompt": "é"}\n'.encode("latin-1"), "line 1: no UTF-8"),
 ]
 

@@ -55,6 +55,7 @@ def test_what_decides_nothing_changes_nothing(folders, tmp_path):
     (tmp_path / "target/README.md").write_text("a model card")
     weights = tmp_path / "target/model.safetensors"
     os.utime(weights, ns=(1, 1))
+    (tmp_path / "target/tokenizer").mkdir()
     assert revision.revision_of(folders) == before
 
 

@@ -29,6 +29,13 @@ LONGEST = 4096  # tokens of a check
 BLOCK = 256  # of them at once
 COMPARED = 64  # positions whose scores are compared, at most
 LAYERS = 2  # of a model whose compact forward is compared
+READ_FROM_CONFIG = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "max_position_embeddings",
+)
 # How much scores may differ, of the largest one. That of int8 is only to find broken kernels; how
 # faithful it is measures helpers/models/fidelity.py.
 MOST = {FP32: 1e-3, FP32_PACKED: 1e-3, FP16: 0.05, BF16: 0.1, INT8: 0.5}
@@ -196,7 +203,7 @@ def _read(lm, tokens):
 def text_config(config, folder):
     """The configuration of a model that writes text, whose sizes the cache can read."""
     family = getattr(config, "model_type", "unknown")
-    for name in ("num_hidden_layers", "num_key_value_heads", "max_position_embeddings"):
+    for name in READ_FROM_CONFIG:
         if getattr(config, name, None) is None:
             raise unsupported(family, folder, f"its configuration has no {name}")
     return config

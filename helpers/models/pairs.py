@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -89,15 +90,22 @@ class Pair:
         template = None if own else PLAIN_TEMPLATE
         if isinstance(own, str) and "strftime_now" in own:
             template = ONE_DAY + own
-        text = self.tokenizer.apply_chat_template(
-            messages,
-            chat_template=template,
-            tokenize=False,
-            add_generation_prompt=True,
-            # What a template may ask for: whether to think (Qwen3), and the day.
-            enable_thinking=self.thinking,
-            date_string=TODAY,
-        )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages,
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=True,
+                # What a template may ask for: whether to think (Qwen3), and the day.
+                enable_thinking=self.thinking,
+                date_string=TODAY,
+            )
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise ValueError(
+                f"the chat template of {self.name} does not take a chat of {roles} "
+                f"({first_line(error)}); change the messages or the template"
+            ) from error
         tokens = self.tokenizer(text, add_special_tokens=False).input_ids
         first = self.tokenizer.bos_token_id
         # A chat template writes the first token itself; the plain one cannot know it.
@@ -184,7 +192,7 @@ def load_pair(
         folders |= {key: locate(where, preset) for key, where in preset.experts.items()}
     tokenizers = {key: load_tokenizer(folder) for key, folder in folders.items()}
     check_tokenizers(tokenizers["draft"], tokenizers["target"], folders["draft"], folders["target"])
-    vocab = min(AutoConfig.from_pretrained(f).vocab_size for f in folders.values())
+    vocab = min(read_config(folder).vocab_size for folder in folders.values())
     checks.tokens_fit(tokenizers["target"], vocab, folders["target"])
     models = {}
     for key, folder in folders.items():
@@ -210,7 +218,7 @@ def _choose_threads(device, preset):
     A small pair's layers end before a second thread is awake.
     """
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        small = is_small(AutoConfig.from_pretrained(locate(preset.target, preset)))
+        small = is_small(read_config(locate(preset.target, preset)))
         torch.set_num_threads(1 if small else ALL_THREADS)
 
 
@@ -221,7 +229,7 @@ def load_lm(folder, vocab_size, device, speed, role):
     """
     _check_memory(folder, speed)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    config = checks.text_config(AutoConfig.from_pretrained(folder), folder)
+    config = read_config(folder)
     packs = speed != "plain" and compact.fits(config)
     precision = compact.precision_of(config, role, speed, device) if packs else str(dtype)
     note = checks.note_of(folder, precision, device)
@@ -283,8 +291,8 @@ def _read(folder, dtype, device, config=None):
         model = model.to(device).eval()
     except Exception as error:
         raise RuntimeError(
-            f"the weights in {folder} cannot be read ({type(error).__name__}: {error}); "
-            "they may be truncated: fetch or train them again"
+            f"the weights in {folder} cannot be read ({type(error).__name__}: "
+            f"{first_line(error)}); they may be truncated: fetch or train them again"
         ) from error
     finally:
         transformers_logging.set_verbosity(before)
@@ -306,6 +314,22 @@ def check_tokenizers(a, b, name_a, name_b):
     )
 
 
+def read_config(folder):
+    """The configuration of a model that can be computed here.
+
+    Errors, one sentence each: none that can be read, and one of a family that does not fit.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except Exception as error:  # transformers promises no list of its errors
+        raise FileNotFoundError(
+            f"the configuration of a model at {str(folder)!r} cannot be read "
+            f"({first_line(error)}); give a model's folder, or a hub id that can be reached from "
+            "here"
+        ) from error
+    return checks.text_config(config, folder)
+
+
 def load_tokenizer(folder):
     """The tokenizer of a model, from a folder beside it where there is one."""
     beside = Path(folder).parent / "tokenizer"
@@ -314,8 +338,8 @@ def load_tokenizer(folder):
         return AutoTokenizer.from_pretrained(where)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"no tokenizer or model at {where!r}: neither a local folder nor a hub id that can be "
-            f"reached from here ({str(error).splitlines()[0]})"
+            f"no tokenizer or model at {str(where)!r}: neither a local folder nor a hub id that "
+            f"can be reached from here ({first_line(error)})"
         ) from error
 
 
@@ -325,6 +349,11 @@ def end_tokens(lm, tokenizer):
     configured = getattr(lm.body, "generation_eos", None)
     ids |= set(configured if isinstance(configured, (list, tuple)) else [configured])
     return tuple(sorted(i for i in ids if i is not None))
+
+
+def first_line(error):
+    """What an error says, without the advice that libraries write below it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _check_memory(folder, speed):

@@ -49,7 +49,7 @@ def decisive_files(folder):
     beside = folder.parent / "tokenizer"
     if beside.is_dir():
         files |= {file for pattern in SETTINGS for file in beside.glob(pattern)}
-    return sorted(files)
+    return sorted(file for file in files if file.is_file())
 
 
 def checksum(file):

@@ -103,18 +103,17 @@ def problems(task):
 def _rows(file):
     """(number of the line, row) of a file; a line of plain text is a row with a prompt."""
     lines = _lines(file)
-    first = next((text for _, text in lines if text.strip()), "")
-    is_json = ".jsonl" in file.suffixes or first.lstrip().startswith(("{", "["))
+    as_json = _is_json(file, lines)
     for number, text in lines:
         if not text.strip():
             continue
-        if not is_json:
+        if not as_json:
             yield number, {"prompt": text.strip()}
             continue
         where = f"{file}, line {number}"
         try:
             row = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # a number or a nesting beyond all bounds too
             raise ValueError(
                 f"{where}: no JSON ({error}); write one object a line, or plain text into a file "
                 "that ends in .txt"
@@ -124,7 +123,26 @@ def _rows(file):
                 f"{where}: this is a {type(row).__name__}; a row is one JSON object on one line, "
                 'as {"prompt": "…"}'
             )
+        half = re.search("[\ud800-\udfff]", json.dumps(row, ensure_ascii=False))
+        if half:  # of a character beyond the first 65,536, which a program has cut in two
+            raise ValueError(f"{where}: {half[0]!r} is half a character; save the text again")
         yield number, row
+
+
+def _is_json(file, lines):
+    """Whether a file's lines are JSON: by its ending, else by its first line.
+
+    Text may begin with a bracket too, so in a .txt file the first line has to be an object.
+    """
+    if ".jsonl" in file.suffixes:
+        return True
+    first = next((text for _, text in lines if text.strip()), "")
+    if file.suffix != ".txt":
+        return first.lstrip().startswith(("{", "["))
+    try:
+        return isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _lines(file):
