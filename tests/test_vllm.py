@@ -252,12 +252,18 @@ def test_pairs_are_prepared(tmp_path, monkeypatch):
 
 
 def test_a_copy_that_was_cut_off_is_made_again(tmp_path, monkeypatch):
-    """A folder counts as complete by its configuration, which is therefore written last."""
-    monkeypatch.setattr(layout, "save_file", lambda *_, **__: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        layout.export(DRAFT, tmp_path / "cut", vocab_size=1088)
-    assert (tmp_path / "cut" / "tokenizer.json").exists()
-    assert not (tmp_path / "cut" / "config.json").exists()
+    """It is moved to its place when it is complete; what a kill has left is written anew."""
+    copy = tmp_path / "copy"
+    with monkeypatch.context() as cut:
+        cut.setattr(layout, "save_file", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            layout.export(DRAFT, copy, vocab_size=1088)
+    (left,) = tmp_path.iterdir()
+    assert left.name == ".copy" and (left / "tokenizer.json").exists()
+    (left / "of_the_killed_run.json").write_text("")
+    layout.export(DRAFT, copy, vocab_size=1088)
+    assert list(tmp_path.iterdir()) == [copy]
+    assert (copy / "config.json").exists() and not (copy / "of_the_killed_run.json").exists()
 
 
 # ---- what a notebook calls ---------------------------------------------------------------------
@@ -310,11 +316,31 @@ def test_answers_at_once_share_the_clock(fake_worker):
     assert rows.seconds.sum() == pytest.approx(3.0)
 
 
-def test_timed_keeps_the_middle_repeat(fake_worker):
-    """Two problems, three repeats: rest_s of 9, 7, 5 and of 8, 6, 4, for two tokens of three."""
+@pytest.mark.parametrize("repeats, rest_s", [(3, [7, 6]), (2, [8, 7]), (4, [6, 5])])
+def test_timed_keeps_the_median_repeat(fake_worker, repeats, rest_s):
+    """Two problems: rest_s of 9, 7, 5, 3 and of 8, 6, 4, 2, for two tokens of three.
+
+    Of an even number neither of the two in the middle is the median, but their mean.
+    """
     problems = tasks.load("pocket-facts", 2)
     served = engine.open_engine("vllm", "pocket")
-    timed = served.timed([Speculative(policy=Fixed(2))], problems, repeats=3)
+    timed = served.timed([Speculative(policy=Fixed(2))], problems, repeats=repeats)
     assert list(timed.problem_id) == [p.id for p in problems]
-    assert timed.seconds.tolist() == [7 * 1.5, 6 * 1.5]
+    assert timed.seconds.tolist() == pytest.approx([seconds * 1.5 for seconds in rest_s])
+    assert timed.tokens_per_s.tolist() == pytest.approx([2 / seconds for seconds in rest_s])
     assert served.forward_times(widths=(1, 5)).seconds.isna().all()
+
+
+def test_repeats_of_different_lengths_are_compared_by_their_pace():
+    """The longest answer took the longest, and was the quickest."""
+    lengths = {"long": (30, 3.0), "short": (10, 2.0), "middle": (20, 2.8), "slow": (20, 6.0)}
+    rows = [
+        {"name": name, "n_tokens": tokens, "seconds": seconds, "prefill_s": 0.1 * tokens}
+        for name, (tokens, seconds) in lengths.items()
+    ]
+    odd = engine.median_repeat(rows[:3])
+    assert odd == rows[2]
+    even = engine.median_repeat(rows)
+    assert even["name"] == "middle" and even["n_tokens"] == 20
+    assert even["seconds"] / even["n_tokens"] == pytest.approx((0.14 + 0.2) / 2)
+    assert even["prefill_s"] == pytest.approx((2.0 + 1.0) / 2)
