@@ -176,12 +176,12 @@ def test_the_readmes_rows_are_one_word_a_pair_and_every_word_is_a_link(record):
     record("qwen2.5-coder", "01", verdict="undecided at this sample size")
     table = summary.verdict_table()
     first, second = cells(table)[:2]
-    assert first[1:] == ["Entropy marks errors", "[holds][01]", "[undecided][01 real]"]
+    assert first[1:] == ["Entropy marks errors", "[holds][01]", "[undecided][01r]"]
     assert second[2:] == ["[refuted][02]", "–"] and second[1].endswith("x …")
     assert max(len(line) for line in table.splitlines() if line.startswith("|")) <= 160
     links = dict(re.findall(r"^\[(.+?)\]: (\S+)$", table, re.M))
     assert links["01"] == "notebooks/01_entropy_vs_errors.ipynb"
-    assert links["01 real"] == "data/results/qwen2.5-coder/notebooks/01_entropy_vs_errors.ipynb"
+    assert links["01r"] == "data/results/qwen2.5-coder/notebooks/01_entropy_vs_errors.ipynb"
 
 
 def test_tables_of_several_runs_stand_under_one_another(record):
@@ -197,8 +197,8 @@ def test_tables_of_several_runs_stand_under_one_another(record):
         ["pocket", "SP", "8.0", "–", "9.0"],
         ["qwen2.5-coder/cold", "SP", "–", "7.0", "–"],
     ]
-    assert "Sizes: pocket: sums, 15 tuning problems; " in text
-    assert "qwen2.5-coder/cold: gsm8k, – tuning problems." in text
+    assert "Sizes: pocket: sums, 15 tuning problems, exploratory; " in text
+    assert "qwen2.5-coder/cold: gsm8k, – tuning problems, exploratory." in text
 
 
 def test_a_run_is_a_row_of_the_speed_table(record):
@@ -211,7 +211,8 @@ def test_a_run_is_a_row_of_the_speed_table(record):
     assert (
         warm[4] == "2, 4" and warm[6] == "1.50 [1.45, 1.55]" and warm[-1] == "30.0 % [25.0, 35.0]"
     )
-    assert "qwen2.5-coder: sums, 6 problems, 4 of them timed; " in summary.speed_table()
+    sizes = "qwen2.5-coder: sums, 6 problems, 4 of them timed, exploratory; "
+    assert sizes in summary.speed_table()
     assert cold[:5] == ["qwen2.5-coder/cold", "sums", "0", "–", "–, –"]
 
 
@@ -227,9 +228,36 @@ def test_every_check_has_a_row_and_a_notebook_is_named_once(record):
     text = summary.checks("pocket")
     rows = cells(text)
     link = "[01_entropy_vs_errors](../../notebooks/01_entropy_vs_errors.ipynb)"
-    assert rows[0] == [link, "**does not hold**", "it is fast", "holds"]
+    assert rows[0] == [link, "**does not hold**, exploratory", "it is fast", "holds"]
     assert rows[1] == ["", "", "it is good", "does not hold"]
     assert "- **01** 2 times (sums, 6 problems, 4 of them timed). Pilot: 3 times." in text
+
+
+def test_pages_say_which_results_were_planned(record):
+    """Registered is what kept to a plan committed before; a record from before there were plans
+    is exploratory, like one that differs from its plan."""
+    planned = {"status": "registered", "differs": [], "exploratory": ["a finer look"]}
+    strayed = {"status": "exploratory", "differs": ["tau: 0.9, registered was 1.0"]}
+    head = pd.DataFrame([["SP", "7.0"]], columns=["rule", "γ = 4"])
+    for number in ("01", "02", "05"):
+        record("pocket", number, registered=planned, checks={"it is fast": "holds"})
+    record("pocket", "03", registered=strayed, tables={"gammas": head}, n_tuned=15)
+    record("qwen2.5-coder", "01")
+    record("qwen2.5-coder", "03", registered=planned, tables={"gammas": head}, n_tuned=4)
+    first_page = summary.verdict_table()
+    assert (
+        "*Registered* (run by a plan committed before it): pocket 01 to 02, 05, qwen2.5-coder 03. "
+        "*Exploratory* (not so): pocket 03, qwen2.5-coder 01." in first_page
+    )
+    text = summary.checks("pocket")
+    words = [row[1] for row in cells(text) if row[1]]
+    standing = ["registered", "registered", "exploratory", "registered"]
+    assert words == [f"**holds**, {word}" for word in standing]
+    assert "Pilot: –. Beside its plan, deciding nothing: a finer look." in text
+    assert "Pilot: –. Not as planned: tau: 0.9, registered was 1.0." in text
+    sizes = "pocket: sums, 15 tuning problems, exploratory; "
+    sizes += "qwen2.5-coder: sums, 4 tuning problems, registered, but for: a finer look."
+    assert sizes in summary.gamma_table()
 
 
 def test_the_pilots_numbers_stand_beside_ours(record):

@@ -106,6 +106,46 @@ def marked(run):
     return f"{run}¹" if note(run.split("/")[0]) else run
 
 
+def standing(run, notebook):
+    """'registered' where a run kept to a plan that was committed before it, else 'exploratory'."""
+    found = facts(run, notebook).get("registered") or {}
+    return "registered" if found.get("status") == "registered" else "exploratory"
+
+
+def standing_of_all(run, notebook):
+    """The same with what a registered run reports beside its plan: 'registered, but for …'."""
+    word = standing(run, notebook)
+    beside = (facts(run, notebook).get("registered") or {}).get("exploratory", [])
+    return f"{word}, but for: {', '.join(beside)}" if beside and word == "registered" else word
+
+
+def standings():
+    """Which notebooks' results are registered and which are exploratory, in a line."""
+    meanings = {"registered": "run by a plan committed before it", "exploratory": "not so"}
+    parts = []
+    for word, meaning in meanings.items():
+        found = []
+        for pair in PAIRS:
+            published = [key for key in notebooks.available() if facts(pair, key)]
+            keys = [key for key in published if standing(pair, key) == word]
+            if keys:
+                found.append(f"{pair} {_ranges(keys)}")
+        if found:
+            parts.append(f"*{word.capitalize()}* ({meaning}): {', '.join(found)}.")
+    return " ".join(parts)
+
+
+def _ranges(keys):
+    """'01 to 03, 05' of ascending numbers."""
+    spans = []
+    for key in keys:
+        if spans and int(key) == int(spans[-1][-1]) + 1:
+            spans[-1] = [spans[-1][0], key]
+        else:
+            spans.append([key])
+    return ", ".join(" to ".join(span) for span in spans)
+
+
 def sizes(run, notebook):
     """How many problems are behind a notebook's numbers: answered, and timed."""
     known = facts(run, notebook)
@@ -147,7 +187,7 @@ def stacked(notebook, name, sizes=sizes):
         if frame is not None:
             frame.insert(0, "pair", marked(run))
             frames.append(frame)
-            samples.append(f"{run}: {sizes(run, notebook)}")
+            samples.append(f"{run}: {sizes(run, notebook)}, {standing_of_all(run, notebook)}")
     if not frames:
         return f"Notebook {notebook} has not published this table yet."
     together = pd.concat(frames, ignore_index=True)
@@ -238,14 +278,17 @@ def _executed(run, file, root=""):
 
 
 def verdict_table():
-    """One short row per notebook: its claim and one word for each pair, linked by reference."""
+    """One short row per notebook: its claim and one word for each pair, linked by reference.
+
+    Beneath it, which of them are registered. What ¹ means the page says with its answer.
+    """
     rows = []
     links = []
     for key, file in notebooks.available().items():
         words = textwrap.shorten(claim(file), CLAIM_WIDTH, placeholder=" …")
         row = {"notebook": f"[{file.stem}][{key}]", "claim": words}
         for pair in PAIRS:
-            label = key if pair == "pocket" else f"{key} real"
+            label = key if pair == "pocket" else f"{key}r"
             verdict = facts(pair, key).get("verdict")
             row[marked(pair)] = DASH
             if verdict:
@@ -254,7 +297,7 @@ def verdict_table():
                 links.append(f"[{label}]: {_executed(pair, file)}")
         rows.append(row)
     failed = paragraphs(*(failures(pair) for pair in PAIRS))
-    return paragraphs(markdown(pd.DataFrame(rows)), notes(), failed, "\n".join(links))
+    return paragraphs(markdown(pd.DataFrame(rows)), standings(), failed, "\n".join(links))
 
 
 def failures(run):
@@ -316,7 +359,7 @@ def _check_rows(run, published):
     for file in published:
         known = facts(run, file.name[:2])
         name = f"[{file.stem}]({_executed(run, file, root='../../')})"
-        verdict = f"**{known['verdict']}**"
+        verdict = f"**{known['verdict']}**, {standing(run, file.name[:2])}"
         for check, word in (known.get("checks") or {DASH: DASH}).items():
             rows.append({"notebook": name, "verdict": verdict, "check": check, "found": word})
             name = verdict = ""
@@ -327,7 +370,18 @@ def _measured_line(run, key):
     """What a notebook measured, on how much, and the pilot's number: an item of a list."""
     known = facts(run, key)
     effect = known.get("effect", DASH)
-    return f"- **{key}** {effect} ({sizes(run, key)}). Pilot: {known.get('pilot', DASH)}."
+    measured = f"- **{key}** {effect} ({sizes(run, key)}). Pilot: {known.get('pilot', DASH)}."
+    return measured + _beside_the_plan(run, key)
+
+
+def _beside_the_plan(run, key):
+    """What differs from a notebook's plan, or else what it reports beside it; "" for neither."""
+    found = facts(run, key).get("registered") or {}
+    if found.get("differs"):
+        return f" Not as planned: {'; '.join(found['differs'])}."
+    if found.get("exploratory"):
+        return f" Beside its plan, deciding nothing: {'; '.join(found['exploratory'])}."
+    return ""
 
 
 def record(pair):
@@ -621,7 +675,11 @@ def speed_table():
     rows = [_speed_row(run) for run in every_run() if facts(run, "03")]
     if not rows:
         return "Notebook 03 has not been run yet."
-    samples = [f"{run}: {sizes(run, '03')}" for run in every_run() if facts(run, "03")]
+    samples = [
+        f"{run}: {sizes(run, '03')}, {standing_of_all(run, '03')}"
+        for run in every_run()
+        if facts(run, "03")
+    ]
     return paragraphs(markdown(pd.DataFrame(rows)), f"Sizes: {'; '.join(samples)}.", notes())
 
 
