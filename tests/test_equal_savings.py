@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from helpers import ledger, models, rules, tasks
+from helpers import ledger, models, rules, stats, tables, tasks
 from helpers.ledger import equal_savings
 from helpers.methods import Fixed
 
@@ -75,11 +75,12 @@ def test_a_family_in_steps_comes_as_near_as_it_can(read):
     _, matches = equal_savings.equal_savings(
         read, {"gate": (steps, [1.1, 0.0])}, 1e-7, POLICY, rounds=3
     )
-    assert len(set(seen)) == 5
+    assert len(set(seen)) == 2 + 1 + 1 + 4
     match = matches["gate"]
     assert not match.reached
     assert all(0 <= knob <= 1.1 for knob in seen)
     assert abs(match.saved - 1e-7) <= 1e-7
+    assert match.around[0] <= 1e-7 < match.around[1]
 
 
 def test_kl_is_compared_answer_by_answer(pocket):
@@ -92,3 +93,25 @@ def test_kl_is_compared_answer_by_answer(pocket):
     assert np.exp(found.estimate) == pytest.approx(ratio)
     assert 0 < found.low < found.estimate < found.high
     assert equal_savings.log_kl_ratio(counted[0.5], counted[1.0]).missing == "no KL to compare"
+
+
+def test_the_table_says_what_was_reached_and_why_not(read, half_of_sqrt):
+    listed = {
+        "power": (rules.Power, [0.99, 0.2]),
+        "in steps": (lambda knob: rules.Gated(knob, gate="max_prob"), [1.1, 0.0]),
+        "too little": (rules.Additive, [0.0, 1e-6]),
+    }
+    _, matches = equal_savings.equal_savings(read, listed, half_of_sqrt, POLICY)
+    _, coarse = equal_savings.equal_savings(
+        read, {"in steps": listed["in steps"]}, 1e-7, POLICY, rounds=2
+    )
+    matches["in steps"] = coarse["in steps"]
+    strict = ledger.counts(read({"s": rules.STRICT}), "s", POLICY).calls_per_token
+    nobody = stats.family({}, above=0)
+    run = {"by a window": (0.3, stats.Interval(0.002, 0.001, 0.003, 9))}
+    table = tables.at_equal_savings(matches, strict, nobody, nobody, run)
+    power, steps, little, window = table["target calls saved"]
+    assert power == f"{100 * matches['power'].saved / strict:.3f} %"
+    assert "(not matched: it goes in steps, from 0.000 to " in steps
+    assert little.endswith("(not matched: at most)")
+    assert window == "0.20 % [0.10, 0.30] (run: it has no law per position to match)"

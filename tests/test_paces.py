@@ -219,7 +219,7 @@ def test_a_region_ends_where_the_interval_leaves_the_threshold():
         table, ledger.Claim("SP", above=2)
     )
     assert "at any cost of the draft" in ledger.region(table, ledger.Claim("SP", above=0.05))
-    assert str(ledger.Claim("A", "B", 1.01)) == "A is faster than B by more than 1%"
+    assert str(ledger.Claim("A", "B", 1.01)) == "A is faster than B by more than 1 %"
 
 
 def test_what_verifying_costs_is_taken_off_the_cost_of_the_draft():

@@ -38,8 +38,8 @@ class Claim:
     above: float = 1.0
 
     def __str__(self):
-        more = f" by more than {self.above - 1:.1%}" if self.above != 1 else ""
-        return f"{self.method} is faster than {self.baseline}{more.replace('.0%', '%')}"
+        more = f" by more than {100 * (self.above - 1):.3g} %" if self.above != 1 else ""
+        return f"{self.method} is faster than {self.baseline}{more}"
 
 
 def speed_ups(tuning, reported, kinds, pairs, machines):

@@ -4,6 +4,8 @@
 clips that it keeps. What looks at both models' whole distributions has to be read knob by knob.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
@@ -46,10 +48,11 @@ def equal_savings(read, listed, target_saved, policy, rounds=6, tolerance=1e-4):
 
     read: {label: rule} -> Ledger of always the same answers, as `with_rules`; listed: family ->
     (knob -> rule, two knobs or more, from strict to relaxed); target_saved: target calls per token.
-    Each further reading takes one knob more of every family that is not near enough yet
-    (`ledger.match` says when it is): by turns on the straight line between two neighbours, and
-    halfway between them, for some families go in steps. Returns (DataFrame family, knob, saved and
-    kl per token of the first reading; family -> Match with the rule that came nearest).
+    Each further reading takes more knobs of every family that is not near enough yet, as
+    `ledger.match` has it, between the two neighbours that enclose the target: the one on the
+    straight line, then the one halfway, then both and the quarters, for what is not reached by then
+    goes in steps. Returns (DataFrame family, knob, saved and kl per token of the first reading;
+    family -> Match with the rule that came nearest).
     """
     asked = {family: list(knobs) for family, (_, knobs) in listed.items()}
     tried = {family: [] for family in listed}
@@ -60,16 +63,12 @@ def equal_savings(read, listed, target_saved, policy, rounds=6, tolerance=1e-4):
         first = first if turn else _points(tried)
         asked = {}
         for family, matches in tried.items():
-            knob = _next_knob(matches, target_saved, halve=turn % 2 == 1)
-            if knob is not None:
-                asked[family] = [knob]
+            knobs = _next_knobs(matches, target_saved, turn)
+            if knobs:
+                asked[family] = knobs
         if not asked:
             break
-    nearest = {
-        family: min(matches, key=lambda match: abs(match.saved - target_saved))
-        for family, matches in tried.items()
-    }
-    return first, nearest
+    return first, {family: _nearest(matches, target_saved) for family, matches in tried.items()}
 
 
 def _read_matches(read, listed, asked, target_saved, policy, tolerance):
@@ -100,19 +99,39 @@ def _points(tried):
     return pd.DataFrame(lines, columns=["family", "knob", "saved", "kl"])
 
 
-def _next_knob(matches, target_saved, halve):
-    """A knob between two neighbours that enclose the target; None where there is no need or none.
+def _nearest(matches, target_saved):
+    """The Match that came nearest; if not near enough, with what lies around the target."""
+    best = min(matches, key=lambda match: abs(match.saved - target_saved))
+    enclosing = _enclosing(matches, target_saved)
+    if best.reached or not enclosing:
+        return best
+    return replace(best, around=tuple(match.saved for match in enclosing))
+
+
+def _next_knobs(matches, target_saved, turn):
+    """Knobs between the two neighbours that enclose the target; [] where there is no need or none.
+
+    turn: how many readings there were before the last.
+    """
+    enclosing = _enclosing(matches, target_saved)
+    if not enclosing or any(match.reached for match in matches):
+        return []
+    low, high = enclosing
+    on_the_line = (target_saved - low.saved) / (high.saved - low.saved)
+    shares = [on_the_line], [0.5], [0.25, 0.5, 0.75, on_the_line]
+    return [low.knob + share * (high.knob - low.knob) for share in shares[min(turn, 2)]]
+
+
+def _enclosing(matches, target_saved):
+    """The neighbours (below, above) between which the target lies; None where it lies between none.
 
     Of `matches` the first two stand in the direction from strict to relaxed.
     """
-    if any(match.reached for match in matches):
-        return None
     sign = 1 if matches[0].knob <= matches[1].knob else -1
     in_order = sorted(matches, key=lambda match: sign * match.knob)
     for low, high in zip(in_order, in_order[1:]):
         if low.saved <= target_saved < high.saved:
-            share = (target_saved - low.saved) / (high.saved - low.saved)
-            return low.knob + (0.5 if halve else share) * (high.knob - low.knob)
+            return low, high
     return None
 
 

@@ -5,7 +5,7 @@ same positions.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,9 @@ class Family:
 class Match:
     """A rule of a family that saves as much as was asked for, or comes nearest.
 
-    saved: target calls per token; counts: of the rule; reached: whether it is near enough.
+    saved: target calls per token; counts: of the rule; reached: whether it is near enough. around:
+    where it is not, what the nearest rules below and above save, if there are both: the family
+    goes in steps. Without them it cannot save so much, or so little.
     """
 
     family: str
@@ -42,6 +44,7 @@ class Match:
     saved: float
     reached: bool
     counts: Counts
+    around: tuple = ()
 
 
 def families(ledger, inner=rules.SQRT):
@@ -91,12 +94,16 @@ def match(ledger, family, target_saved, policy, tolerance=1e-4):
     best = tried(high)
     if best.saved <= target_saved:
         return best
+    around = (0.0, best.saved)
     for _ in range(STEPS):
         middle = tried((low + high) / 2)
         if abs(middle.saved - target_saved) < abs(best.saved - target_saved):
             best = middle
-        low, high = (middle.knob, high) if middle.saved < target_saved else (low, middle.knob)
-    return best
+        if middle.saved < target_saved:
+            low, around = middle.knob, (middle.saved, around[1])
+        else:
+            high, around = middle.knob, (around[0], middle.saved)
+    return best if best.reached else replace(best, around=around)
 
 
 def achievable(ledger, listed, policy):

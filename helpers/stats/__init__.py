@@ -4,6 +4,7 @@ from helpers.stats.binary import clopper_pearson, tango
 from helpers.stats.cost import cost_limit, tokens_per_round, tokens_per_second
 from helpers.stats.curves import auroc, auroc_gain, pareto, roc
 from helpers.stats.intervals import (
+    FEW_CHANGES,
     NO_JUDGE,
     Interval,
     between_tasks,

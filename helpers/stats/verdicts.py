@@ -26,7 +26,7 @@ class Verdict:
         if self.n_needed is None:
             return self.word
         count = "more than 100,000" if self.n_needed > 100_000 else f"about {self.n_needed}"
-        return f"{self.word} ({count} problems would decide with {POWER:.0%} power)"
+        return f"{self.word} ({count} problems would decide with {100 * POWER:.0f} % power)"
 
 
 def verdict(interval, above=None, below=None, within=None):
