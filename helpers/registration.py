@@ -5,7 +5,8 @@ One file per notebook, notebooks/registered/NN.toml, is committed before the run
     claim = "speculation pays"         # the sentence that is tested
     pair = "pocket"                    # the pair that [parameters] are for
     looks = 1                          # times the data are looked at (stats.sequential_verdict)
-    exchange = 0.1                     # points of accuracy per per cent of calls (stats.no_loss)
+    exchange = 0.1                     # points of accuracy per per cent of calls (stats.no_loss);
+                                       # the same among [parameters], where the notebook takes it
 
     [estimators]                       # each check of the claim, and what it is judged by
     "SP is faster than AS_large" = "ledger.speed_ratio above 1"
@@ -128,6 +129,11 @@ def _validate(file, found):
         if not isinstance(estimator, str):
             raise ValueError(f"{file}: the estimator of {check!r} was {estimator!r}, not text")
     parameters = found["parameters"]
+    if "exchange" in found and parameters.get("exchange") != found["exchange"]:
+        raise ValueError(
+            f"{file}: exchange was {found['exchange']!r} and the parameter exchange "
+            f"{parameters.get('exchange')!r}; a rate that is planned is the one that is used"
+        )
     lacking = [name for name in SIZES if name not in parameters]
     if lacking or not set(SUBJECTS) & set(parameters):
         name = lacking[0] if lacking else " or ".join(SUBJECTS)

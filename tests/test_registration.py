@@ -29,11 +29,20 @@ n_problems = 200
 seed = 0
 tau = 1.0
 taus = [0.1, 2]
+exchange = 0.1
 
 [pair_parameters."big"]
 n_problems = 50
 """
-RAN = {"task": "pocket-mix", "n_problems": 200, "seed": 0, "tau": 1, "taus": (0.1, 2.0), "other": 3}
+RAN = {
+    "task": "pocket-mix",
+    "n_problems": 200,
+    "seed": 0,
+    "tau": 1,
+    "taus": (0.1, 2.0),
+    "exchange": 0.1,
+    "other": 3,
+}
 
 
 @pytest.fixture
@@ -116,6 +125,11 @@ def test_pairs_have_plans_of_their_own(plans):
         ("looks = 2", "", "does not say its looks"),
         ("exchange = 0.1", "exchange = -1", "exchange was -1"),
         ("exchange = 0.1", "exhcange = 0.1", "unknown entry 'exhcange'"),
+        (
+            "exchange = 0.1\n\n[estimators]",
+            "exchange = 0.2\n\n[estimators]",
+            "exchange was 0.2 and the parameter exchange 0.1",
+        ),
         ('"it works"', '" "', "must be text"),
         ('"stats.speed_up above 1"', "1", "not text"),
         ("seed = 0", "", "do not say seed"),
@@ -191,3 +205,24 @@ def test_every_plan_belongs_to_a_notebook():
     assert [file.stem for file in files] == NUMBERS
     for file in files:
         tomllib.loads(file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_no_plan_judges_a_loss_by_a_margin_alone(number):
+    """A margin of five points is nearly certain where few answers can change at all."""
+    plan = registration.load(number, "pocket")
+    judged = [*plan.estimators.values(), *plan.exploratory.values()]
+    priced = any("no_loss" in estimator for estimator in judged)
+    assert priced == (plan.exchange is not None) == ("exchange" in plan.parameters)
+    if any("margin" in estimator for estimator in judged):
+        assert priced and "margin" in plan.parameters
+
+
+@pytest.mark.parametrize("number", ["02", "03", "05", "06", "07", "08", "09"])
+def test_what_is_known_to_be_nothing_is_printed(number):
+    notebook = nbformat.read(notebooks.available()[number], 4)
+    assert any(
+        "stats.null_contrast(" in cell.source and "print(" in cell.source
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    )
