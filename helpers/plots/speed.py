@@ -58,7 +58,9 @@ def benchmark(table, gammas):
 
 def _written(panel, value):
     """A column's number in the unit of its panel."""
-    return f"{100 * value:.1f} %" if panel in SHARES else number(value)
+    if panel in SHARES:
+        return f"{100 * value:.1f} %"
+    return f"{value:.2f}" if panel == "tokens_per_round" else number(value)
 
 
 def _column(ax, x, interval, colour, words):
