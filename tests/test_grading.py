@@ -1016,6 +1016,9 @@ WRITTEN_NUMBERS = [
     ("24", "The answer is 2 dozen.", 1),
     ("2.5", "The answer is 2 1/2 hours.", 1),
     ("0.5", "The answer is 2 1/2 hours.", 0),
+    ("2.5", "The answer is $2\\frac{1}{2}$.", 1),
+    ("-0.5", "\\boxed{-\\frac{1}{2}}", 1),
+    ("10.5", "\\boxed{2\\frac{1}{2}}", 0),
     ("18", "The answer should be 18. There were 3 steps.", 1),
     ("3", "The answer should be 18. There were 3 steps.", 0),
     ("260", "The answer is 4 hours 20 minutes, i.e., 260 minutes.", 1),
@@ -1078,6 +1081,11 @@ PROGRAMS = {  # an answer -> whether it is right
     "an import in its own fence": (
         "```python\nimport operator\n```\n"
         "```python\ndef add(a, b):\n    return operator.add(a, b)\n```",
+        1,
+    ),
+    "a constant in its own fence": (
+        "```python\nZERO = 0\nx = add(1, 2)\n```\n"
+        "```python\ndef add(a, b):\n    return a + b + ZERO\n```",
         1,
     ),
     "corrected": (f"```python\n{WRONG}\n```\nOh no, it is\n```python\n{WHOLE}\n```", 1),

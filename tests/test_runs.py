@@ -14,6 +14,7 @@ from conftest import ROOT, call
 
 from helpers import common, models, store
 from helpers.make import notebooks, readme, summary
+from helpers.make.parameters import check_room
 from helpers.models import presets
 
 
@@ -412,6 +413,27 @@ def test_tasks_are_checked_before_a_kernel_starts(prompts, tmp_path):
         planned("-p", "task", str(bad))
 
 
+def test_a_prompt_that_is_too_long_is_named_by_its_line(tmp_path):
+    """Before a kernel starts; a hub's models are not asked."""
+    file = tmp_path / "long.jsonl"
+    rows = [{"prompt": "Say it."}, {"prompt": "Say it."}, {"prompt": "x", "max_new_tokens": 1024}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = rf"{file}, line 3: a prompt of \d+ tokens and 1024 new ones exceed the context of 1024"
+    with pytest.raises(ValueError, match=words):
+        notebooks.main(["--only", "01", "-p", "task", str(file)])
+    assert not list(common.OUT.rglob("*.ipynb"))
+    check_room("hub", models.Preset("me/small", "me/large"), str(file))
+
+
+def test_models_that_are_not_there_stop_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "MODELS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="no weights in .*; run `make models` first"):
+        notebooks.main(["--only", "01", "--pair", "qwen2.5-coder"])
+    with pytest.raises(FileNotFoundError, match="there is no folder .*none"):
+        notebooks.main(["--only", "01", "-p", "draft", "./none", "-p", "target", TARGET])
+    assert not list(common.OUT.rglob("*"))
+
+
 def test_kernels_find_a_file_that_is_named_from_elsewhere(prompts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert planned("--only", "01", "-p", "task", "mine.txt")["01"]["task"] == prompts
@@ -425,6 +447,12 @@ def test_a_notebook_states_the_least_that_it_needs(three):
     with pytest.raises(ValueError, match="n was 2; 01_one.ipynb needs at least 3"):
         planned("-p", "n", "2")
     assert planned("-p", "n", "3")["01"] == {"n": 3}
+
+
+def test_a_threshold_that_is_judged_is_among_the_thresholds():
+    with pytest.raises(ValueError, match=r"pilot_tau was 0.15; in 02_.* one of taus, \[0.2, 1.0\]"):
+        planned("-p", "taus", "[0.2, 1.0]")
+    assert planned("--only", "02", "-p", "taus", "[0.2, 1.0]", "-p", "pilot_tau", "1")
 
 
 # ---- models of one's own -----------------------------------------------------------------------

@@ -67,6 +67,13 @@ def test_a_wrong_file_is_refused_and_removed(tmp_path, content):
     assert not file.exists()
 
 
+def test_two_at_once_do_not_write_into_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "FOLDER", tmp_path / "models")
+    monkeypatch.setattr(weights, "fetch", lambda role: weights.main())  # while the first goes on
+    with pytest.raises(SystemExit, match="another process fetches into .*models; wait until"):
+        weights.main()
+
+
 def test_a_full_disk_is_a_sentence_before_the_first_byte(tmp_path):
     with pytest.raises(RuntimeError, match="GiB free and fetching needs"):
         weights.check_room(tmp_path / "models", need=2**60)

@@ -25,6 +25,7 @@ from helpers import common, experiments, ledger, models, rules, stats, store, ta
 from helpers.ledger import judging
 from helpers.make import advice
 from helpers.make.advice import ALONE
+from helpers.make.parameters import check_room
 from helpers.methods import Autoregressive, Sampling, Speculative
 from helpers.models import presets
 from helpers.plots import deploying, style
@@ -423,6 +424,7 @@ def main(arguments=None):
     given = parsed(arguments)
     sampling = Sampling(given.temperature, given.top_k, given.top_p)
     problems = chosen_problems(given.task, given.problems)
+    check_room(given.pair, presets.preset_of(given.pair), given.task)
     os.environ["SP_RUN"] = given.run
     folder = common.results(given.pair) / "advice"
     with store.locked(folder):

@@ -33,7 +33,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.translators import translate_parameters
 
 from helpers import common, store, tasks
-from helpers.make.parameters import declared, injected, typed
+from helpers.make.parameters import check_room, declared, injected, typed
 from helpers.models import presets
 
 FOLDER = common.ROOT / "notebooks"
@@ -119,12 +119,13 @@ def without_experts(files, pair):
     """Why notebooks that need a pair's experts are left out where it has none: {path: reason}."""
     if presets.preset_of(pair).experts:
         return {}
-    reasons = {}
-    for file in files:
-        code = [c.source for c in nbformat.read(file, 4).cells if c.cell_type == "code"]
-        if re.search(r"load_pair\(.*experts=True", "\n".join(code)):
-            reasons[file] = f"the pair {pair} has no experts, which it is about"
-    return reasons
+    reason = f"the pair {pair} has no experts, which it is about"
+    return {file: reason for file in files if _needs_experts(nbformat.read(file, 4))}
+
+
+def _needs_experts(notebook):
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return re.search(r"load_pair\(.*experts=True", "\n".join(code)) is not None
 
 
 # ---- parameters --------------------------------------------------------------------------------
@@ -153,7 +154,7 @@ def plan(files, pair, given):
             if name in parameters:
                 parameters[name] = _for_kernels(parameters[name])
         parameters |= _fitted(file, defaults, parameters)
-        _check_least(file, notebook, defaults | parameters)
+        _check_stated(file, notebook, defaults | parameters)
         if pair != defaults.get("pair_name"):
             parameters["pair_name"] = pair
         runs.append((file, notebook, parameters))
@@ -207,14 +208,33 @@ def _fitted(file, defaults, given):
     return {count: value for count, value in fitted.items() if value != defaults[count]}
 
 
-def _check_least(file, notebook, parameters):
-    """Refuse a number below the least that a notebook states in its metadata."""
-    least = notebook.metadata.get("sp_entropy", {}).get("least", {})
-    for name, number in least.items():
+def _check_stated(file, notebook, parameters):
+    """Refuse what a notebook's metadata exclude: numbers below the least, or not among others."""
+    stated = notebook.metadata.get("sp_entropy", {})
+    for name, number in stated.get("least", {}).items():
         if name in parameters and parameters[name] < number:
             raise ValueError(
                 f"parameter {name} was {parameters[name]}; {file.name} needs at least {number}"
             )
+    for name, others in stated.get("among", {}).items():
+        if name in parameters and parameters[name] not in parameters[others]:
+            raise ValueError(
+                f"parameter {name} was {parameters[name]}; in {file.name} it must be one of "
+                f"{others}, {parameters[others]}"
+            )
+
+
+def check_models(runs, pair):
+    """Refuse a pair whose folders are not there, and prompts that are too long for its models."""
+    preset = presets.preset_of(pair)
+    places = [preset.draft, preset.target]
+    if any(_needs_experts(notebook) for _, notebook, _ in runs):
+        places += preset.experts.values()
+    for where in places:
+        presets.locate(where, preset)
+    used = [[values.get("task"), *values.get("tasks_used", ())] for _, _, values in runs]
+    for task in dict.fromkeys(task for names in used for task in names if task):
+        check_room(pair, preset, task)
 
 
 def smoke_parameters(file, notebook):
@@ -338,6 +358,7 @@ def main(arguments=None):
         print(f"{file.name} is skipped: {reason}", flush=True)
     if not runs:
         raise ValueError("no notebook is left to execute; choose others, or another pair")
+    check_models(runs, given.pair)
     if not given.smoke:
         given.run = _apart(runs, given)
     # The kernels read these: see the table of settings in helpers/README.md.

@@ -2,9 +2,13 @@
 
 import ast
 import math
+from pathlib import Path
 
 from helpers.ledger.table import LONGEST
 from helpers.methods import Sampling
+from helpers.models import pairs
+from helpers.models.presets import locate
+from helpers.tasks import own
 
 OF_AN_INTERVAL = ("n_problems", "n_timed", "n_tune", "n_read")  # how many problems it is over
 LEAST = {"n_seeds": 1, "repeats": 1, "tensor_parallel_size": 1, "margin": 0, "exchange": 0}
@@ -29,6 +33,26 @@ def injected(notebook):
     """The text of the cell in which an executed notebook was given its parameters; "" if none."""
     cells = [c for c in notebook.cells if "injected-parameters" in c.metadata.get("tags", [])]
     return "\n".join(cell.source for cell in cells)
+
+
+def check_room(pair_name, preset, task):
+    """Refuse a file of prompts with a row that is too long for a pair's folders, by its line.
+
+    A hub id is not asked; what its models cannot hold is refused when they read it.
+    """
+    folders = [locate(where, preset) for where in (preset.draft, preset.target)]
+    if not own.is_file(task) or not all(Path(folder).is_dir() for folder in folders):
+        return
+    context = min(pairs.read_config(folder).max_position_embeddings for folder in folders)
+    tokenizer = pairs.load_tokenizer(folders[1])
+    unloaded = pairs.Pair(pair_name, None, None, tokenizer, (), {}, revision="", speed="")
+    for where, problem in own.numbered(task):
+        length = len(unloaded.encode(problem.messages))
+        if length + problem.max_new_tokens > context:
+            raise ValueError(
+                f"{where}: a prompt of {length} tokens and {problem.max_new_tokens} new ones "
+                f"exceed the context of {context}; shorten the prompt or lower max_new_tokens"
+            )
 
 
 def typed(name, text, default):

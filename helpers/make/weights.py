@@ -15,6 +15,8 @@ import time
 import zipfile
 from typing import NamedTuple
 
+import filelock
+
 from helpers import common, store
 from helpers.common import track
 
@@ -196,9 +198,15 @@ def fetch(role):
 
 def main():
     try:
-        for role in SOURCES:
-            fetch(role)
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(FOLDER / ".lock", timeout=0):
+            for role in SOURCES:
+                fetch(role)
         print(f"qwen2.5-coder is ready in {FOLDER}")
+    except filelock.Timeout:
+        raise SystemExit(
+            f"error: another process fetches into {FOLDER}; wait until it has ended"
+        ) from None
     except (RuntimeError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:

@@ -83,6 +83,7 @@ def tidy(text):
     text = text.replace("{,}", ",")
     text = re.sub(r"[*_`]", " ", text)
     text = re.sub(r"\\[$!,;: ]|\$", "", text)
+    text = re.sub(r"(?<=\d)(?=\\[dt]?frac)", " ", text)  # 2\\frac{1}{2} is two and a half
     text = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", text)
     text = re.sub(r"\s+:", ":", text)
     text = re.sub(r",?\s*\(?\bi\.\s?e\.,?", " = ", text)
@@ -507,9 +508,18 @@ def _is_nothing(step):
 
 
 def _definitions(tree):
-    """Imports, functions and classes of a parsed code, without what it runs."""
+    """Imports, functions, classes and constants of a parsed code, without what it runs."""
     kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    return "\n".join(ast.unparse(node) for node in tree.body if isinstance(node, kinds))
+    nodes = [node for node in tree.body if isinstance(node, kinds) or _is_constant(node)]
+    return "\n".join(ast.unparse(node) for node in nodes)
+
+
+def _is_constant(node):
+    """Whether a statement gives a name to a value that is written out."""
+    try:
+        return isinstance(node, ast.Assign) and ast.literal_eval(node.value) is not ...
+    except (ValueError, TypeError):
+        return False
 
 
 def extract_code(text, name):

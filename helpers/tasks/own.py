@@ -75,7 +75,12 @@ def find(task):
 
 
 def problems(task):
-    """All rows of a file of prompts, as [Problem] in the order of the file.
+    """All rows of a file of prompts, as [Problem] in the order of the file."""
+    return [problem for _, problem in numbered(task)]
+
+
+def numbered(task):
+    """[("FILE, line N", Problem)] of a file of prompts.
 
     Errors: a row that cannot be used, by file and line, in one sentence.
     """
@@ -94,7 +99,7 @@ def problems(task):
         while identity in lines:  # the same prompt once more is another problem
             identity += "+"
         lines[identity] = where
-        found.append(replace(problem, id=identity))
+        found.append((where, replace(problem, id=identity)))
     if not found:
         raise ValueError(f"{file}, line 1: there is no prompt; write one a line")
     return found

@@ -7,9 +7,11 @@ zero, so a padded id has score 0; the plugin takes them out of the draft's distr
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
+import filelock
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
@@ -79,13 +81,15 @@ def _copied(source, vocab_size, heads):
         source,
         vocab_size,
         heads,
-        Path(__file__).read_text(),
+        Path(__file__).read_text(encoding="utf-8"),
         pairs.revision_of({"model": source}),
     )
     digest = hashlib.sha256(repr(state).encode()).hexdigest()[:12]
     copy = common.CACHE / "vllm" / f"{Path(source).name}-{digest}"
-    if not (copy / "config.json").exists():
-        export(source, copy, vocab_size, heads)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(copy.with_name(f".{copy.name}.lock")):  # of two runs one makes it
+        if not copy.exists():
+            export(source, copy, vocab_size, heads)
     return copy
 
 
@@ -94,19 +98,19 @@ def export(folder, out, vocab_size=None, head_sizes=()):
 
     vocab_size: pad the embedding and the output rows to it. head_sizes: pad heads to the least
     multiple among these when theirs is not one of them (Qwen2 only). Errors: fewer rows than there
-    are, a head size without a multiple. The configuration is written last: a folder that has it is
-    complete.
+    are, a head size without a multiple. What is written is moved to `out` when it is complete.
     """
     folder = Path(folder)
     out = Path(out)
-    config = json.loads((folder / "config.json").read_text())
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    new = out.with_name(f".{out.name}")
+    shutil.rmtree(new, ignore_errors=True)  # of a run that was killed
+    new.mkdir(parents=True)
     for source in (folder.parent / "tokenizer", folder):
         for pattern in UNTOUCHED:
             for file in source.glob(pattern):
                 if file.name != "config.json":
-                    shutil.copy(file, out / file.name)
+                    shutil.copy(file, new / file.name)
     dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     wider = _wider_head(dim, head_sizes, folder) if head_sizes else dim
     for file in folder.glob("*.safetensors"):
@@ -116,11 +120,13 @@ def export(folder, out, vocab_size=None, head_sizes=()):
                 weights[name] = pad_rows(weights[name], vocab_size)
         if wider != dim:
             weights = pad_heads(weights, dim, wider)
-        save_file(weights, out / file.name, metadata={"format": "pt"})
+        save_file(weights, new / file.name, metadata={"format": "pt"})
     if wider != dim:
         config = _as_llama(config, wider)
     config["vocab_size"] = vocab_size or config["vocab_size"]
-    (out / "config.json").write_text(json.dumps(config, indent=2))
+    (new / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(new, out)
     return out
 
 
