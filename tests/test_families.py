@@ -365,6 +365,9 @@ def test_templates_are_told_not_to_think_and_one_day(folders):
     thinking = opened(folders, thinking=True)
     assert thinking.decode(thinking.encode(message)).startswith("a")
     assert thinking.revision != pair.revision
+    several = {"tool_use": "?", "default": "{{ strftime_now('%d %b %Y') }}"}
+    pair.tokenizer.chat_template = several
+    assert pair.decode(pair.encode(message)) == "26 Jul 2024"
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,9 @@ def test_no_run_overwrites_another(arguments, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(
         notebooks, "execute", lambda file, notebook, parameters, target: targets.append(target)
     )
+    monkeypatch.setattr(common, "MODELS", tmp_path / "models")
+    for role in ("draft", "target"):
+        (common.MODELS / "qwen2.5-coder" / role).mkdir(parents=True)
     notebooks.main(["--only", "01", *arguments])
     assert targets == [tmp_path / folder / "01_entropy_vs_errors.ipynb"]
 

@@ -380,7 +380,7 @@ def test_every_notebook_takes_a_file_of_prompts(prompts):
         assert given in (prompts, [prompts]), number
         tuning = parameters.get("n_tune", 0)
         assert parameters["n_problems"] + tuning == 20, number
-    assert runs["03"]["n_tune"] == 4 and runs["03"]["n_timed"] == 16
+    assert runs["03"]["n_tune"] == 4 and runs["03"]["n_timed"] == runs["03"]["n_read"] == 16
 
 
 def test_a_number_that_is_asked_for_stays(prompts):
@@ -453,6 +453,16 @@ def test_a_threshold_that_is_judged_is_among_the_thresholds():
     with pytest.raises(ValueError, match=r"pilot_tau was 0.15; in 02_.* one of taus, \[0.2, 1.0\]"):
         planned("-p", "taus", "[0.2, 1.0]")
     assert planned("--only", "02", "-p", "taus", "[0.2, 1.0]", "-p", "pilot_tau", "1")
+
+
+def test_what_a_notebook_would_end_on_is_refused_before_it_begins():
+    with pytest.raises(ValueError, match="n_problems was 3; 05_.* needs at least 4"):
+        planned("--only", "05", "-p", "n_problems", "3")
+    with pytest.raises(ValueError, match=r"caps was \[4, 8, 12, 16\]; in 06_.* at most longest, 8"):
+        planned("--only", "06", "-p", "longest", "8")
+    assert planned("--only", "06", "-p", "longest", "8", "-p", "caps", "[2, 8]")
+    with pytest.raises(ValueError, match="seed was '-1'; it must be at least 0"):
+        planned("--only", "04", "-p", "seed", "-1")
 
 
 # ---- models of one's own -----------------------------------------------------------------------

@@ -40,6 +40,7 @@ FOLDER = common.ROOT / "notebooks"
 DEFAULT_PAIR = "pocket"
 CELL_TIMEOUT_S = 4 * 3600
 TUNING_SHARE = 5  # of a file of prompts one part in so many is for tuning, unless -p says otherwise
+COUNTS = ("n_problems", "n_timed", "n_read")  # parameters that say how many prompts are needed
 LONGEST_NAME = 60  # characters of a run's name that is made from its parameters
 FAILED = "failed.json"  # in a run's folder: the notebooks whose last execution failed, and why
 STRIPPED = (
@@ -194,22 +195,23 @@ def _fitted(file, defaults, given):
     tuning = given.get("n_tune", defaults.get("n_tune", 0))
     if "n_tune" in defaults and "n_tune" not in given:
         tuning = fitted["n_tune"] = min(tuning, max(2, have // TUNING_SHARE))
-    for count in {"n_problems", "n_timed"} & set(defaults):
+    counts = [count for count in COUNTS if count in defaults]
+    for count in counts:
         if count not in given:
             fitted[count] = min(defaults[count], max(2, have - tuning))
     asked = defaults | given | fitted
-    needed = max(asked[count] for count in ("n_problems", "n_timed") if count in asked) + tuning
+    needed = max(asked[count] for count in counts) + tuning
     if needed > have:
         apart = f", {tuning} of them apart for tuning (n_tune)" if tuning else ""
         raise ValueError(
             f"{name} has {have} prompts and {file.name} is to use {needed}{apart}; add prompts or "
-            "lower n_problems, n_timed"
+            f"lower {', '.join(counts)}"
         )
     return {count: value for count, value in fitted.items() if value != defaults[count]}
 
 
 def _check_stated(file, notebook, parameters):
-    """Refuse what a notebook's metadata exclude: numbers below the least, or not among others."""
+    """Refuse numbers that a notebook's metadata exclude: too small, too large, not among others."""
     stated = notebook.metadata.get("sp_entropy", {})
     for name, number in stated.get("least", {}).items():
         if name in parameters and parameters[name] < number:
@@ -221,6 +223,12 @@ def _check_stated(file, notebook, parameters):
             raise ValueError(
                 f"parameter {name} was {parameters[name]}; in {file.name} it must be one of "
                 f"{others}, {parameters[others]}"
+            )
+    for name, other in stated.get("most", {}).items():
+        if name in parameters and max(parameters[name]) > parameters[other]:
+            raise ValueError(
+                f"parameter {name} was {parameters[name]}; in {file.name} each must be at most "
+                f"{other}, {parameters[other]}"
             )
 
 

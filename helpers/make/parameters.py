@@ -11,7 +11,14 @@ from helpers.models.presets import locate
 from helpers.tasks import own
 
 OF_AN_INTERVAL = ("n_problems", "n_timed", "n_tune", "n_read")  # how many problems it is over
-LEAST = {"n_seeds": 1, "repeats": 1, "tensor_parallel_size": 1, "margin": 0, "exchange": 0}
+LEAST = {
+    "n_seeds": 1,
+    "repeats": 1,
+    "tensor_parallel_size": 1,
+    "margin": 0,
+    "exchange": 0,
+    "seed": 0,  # numpy takes no other
+}
 BLOCKS = ("gamma", "gammas", "caps", "longest")  # drafted tokens per round
 
 

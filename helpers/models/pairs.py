@@ -87,8 +87,10 @@ class Pair:
     def encode(self, messages):
         """Chat messages -> prompt token ids, through the chat template (else a plain one)."""
         own = self.tokenizer.chat_template
+        if isinstance(own, dict):  # one for each purpose, such as calling tools
+            own = own.get("default")
         template = None if own else PLAIN_TEMPLATE
-        if isinstance(own, str) and "strftime_now" in own:
+        if own and "strftime_now" in own:
             template = ONE_DAY + own
         try:
             text = self.tokenizer.apply_chat_template(
