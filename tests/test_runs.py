@@ -381,6 +381,7 @@ def test_every_notebook_takes_a_file_of_prompts(prompts):
         tuning = parameters.get("n_tune", 0)
         assert parameters["n_problems"] + tuning == 20, number
     assert runs["03"]["n_tune"] == 4 and runs["03"]["n_timed"] == runs["03"]["n_read"] == 16
+    assert list(runs["05"]) == ["task", "n_problems", "n_timed", "n_read"]  # always in one order
 
 
 def test_a_number_that_is_asked_for_stays(prompts):
