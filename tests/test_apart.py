@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.make.apart import Apart, once_apart
+from helpers.make.apart import Apart, close_all, once_apart
 from helpers.make.race import DRAFT, Absent, Contestant
 
 
@@ -97,6 +97,13 @@ def test_a_process_that_stands_still_ends_when_it_is_closed():
     process.close()
     process.close()
     assert process.process.exitcode == -signal.SIGKILL
+
+
+def test_all_processes_end_when_their_memory_is_needed():
+    processes = [Apart(three), Apart(three)]
+    close_all()
+    assert not any(rival.process.is_alive() for rival in processes)
+    processes[0].close()  # a second time, as at exit
 
 
 def test_something_is_done_once_in_another_process():

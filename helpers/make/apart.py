@@ -46,6 +46,15 @@ def once_apart(act, *arguments):
         return process.submit(act, *arguments).result()
 
 
+_running = []  # every Apart whose process has not been closed
+
+
+def close_all():
+    """End the process of every Apart, whose memory is needed."""
+    for apart in list(_running):
+        apart.close()
+
+
 class Apart:
     """Contestants made by `make()` in another process; `contestants` answer from there.
 
@@ -60,6 +69,7 @@ class Apart:
         self.process = context.Process(target=_serve, args=arguments, daemon=True)
         self.process.start()
         other.close()
+        _running.append(self)
         atexit.register(self.close)  # before multiprocessing's own end, which waits for it
         try:
             made = self._receive()
@@ -98,6 +108,8 @@ class Apart:
     def close(self):
         """End the process. It may be called twice."""
         atexit.unregister(self.close)
+        if self in _running:
+            _running.remove(self)
         self._stand_still(False)
         self.process.kill()
         self.process.join()

@@ -21,7 +21,7 @@ import pandas as pd
 from helpers import common, experiments, models, plots, rules, stats, store, tasks
 from helpers.decoding import decode
 from helpers.make import gguf_peers, layer_times, peer_fidelity, peers
-from helpers.make.apart import Apart, facts_of, once_apart
+from helpers.make.apart import Apart, close_all, facts_of, once_apart
 from helpers.make.race import (
     DRAFT,
     EXACT,
@@ -466,6 +466,7 @@ def main(arguments=None):
     file = kept(racing, pair, problems, given.repeats)
     runs = race(racing, pair, problems, given.repeats, file=file)
     store.write_table(common.results(given.pair) / f"{given.name}.parquet", runs)
+    close_all()  # what is measured below needs the memory that the rivals fill
     same = control(runs[runs.is_median], doubled)
     rows = runs[runs.is_median & (runs.method != twin(doubled).label)]
     facts = outcome(rows, absent | failed, own_fidelity(pair), theirs)
