@@ -20,6 +20,9 @@ One file per notebook, notebooks/registered/NN.toml, is committed before the run
     [pair_parameters."qwen2.5-coder"]  # what differs for another pair
     n_problems = 100
 
+    [pair_parameters."qwen2.5-coder/humaneval"]  # and what more in its run of that name
+    task = "humaneval"
+
 A run is *registered* where it used just these, *exploratory* where it did not, and *unregistered*
 where nothing was planned for its pair. Nothing is refused: the record says which.
 """
@@ -71,7 +74,7 @@ class Plan:
 
 
 def load(notebook, pair):
-    """The plan for a notebook ("03") and a pair; None where there is none.
+    """The plan for a notebook ("03"), a pair and the run of this process; None where there is none.
 
     ValueError, naming the file, where a plan cannot be read or lacks something.
     """
@@ -84,7 +87,8 @@ def load(notebook, pair):
         raise ValueError(f"{file} cannot be read as TOML: {error}") from error
     _validate(file, found)
     others = found.get("pair_parameters", {})
-    if pair != found["pair"] and pair not in others:
+    run = f"{pair}/{common.run_name()}"
+    if pair != found["pair"] and pair not in others and run not in others:
         return None
     return Plan(
         notebook,
@@ -94,7 +98,7 @@ def load(notebook, pair):
         found.get("exchange"),
         found["estimators"],
         found.get("exploratory", {}),
-        found["parameters"] | others.get(pair, {}),
+        found["parameters"] | others.get(pair, {}) | others.get(run, {}),
         file,
     )
 

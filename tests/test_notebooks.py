@@ -146,6 +146,7 @@ def test_a_published_verdict_follows_from_its_checks(file):
         (["--only", "01", "-p", "temperature", "-1"], "it must be 0 (greedy) or more"),
         (["--only", "01", "-p", "temperature", "inf"], "temperature was 'inf'; it must be finite"),
         (["--only", "01", "-p", "top_p", "1.5"], "top_p was '1.5'; they need 0 < top_p <= 1"),
+        (["--only", "01", "-p", "speed", "int4"], "speed was 'int4'; it must be fast, int8, plain"),
         (["--only", "03", "-p", "gammas", "[4, 20]"], "a block has 1 to 16 drafted tokens"),
         (
             ["--only", "01", "-p", "n_problem", "5"],

@@ -33,6 +33,9 @@ exchange = 0.1
 
 [pair_parameters."big"]
 n_problems = 50
+
+[pair_parameters."big/code"]
+task = "humaneval"
 """
 RAN = {
     "task": "pocket-mix",
@@ -59,6 +62,23 @@ def test_a_run_as_planned_is_registered(plans):
     assert (found["status"], found["differs"]) == ("registered", [])
     assert found["plan"] == registration.load("03", "pocket").checksum
     assert registration.in_words(found).startswith("Registered")
+
+
+@pytest.mark.parametrize(
+    "run, task, status",
+    [
+        ("", "pocket-mix", "registered"),
+        ("code", "pocket-mix", "exploratory"),
+        ("code", "humaneval", "registered"),
+        ("", "humaneval", "exploratory"),
+        ("another", "humaneval", "exploratory"),
+    ],
+)
+def test_a_run_of_a_pair_may_have_a_plan_of_its_own(plans, monkeypatch, run, task, status):
+    """What differs for the run lies over what differs for the pair."""
+    monkeypatch.setenv("SP_RUN", run)
+    found = registration.check("03", "big", RAN | {"n_problems": 50, "task": task})
+    assert found["status"] == status
 
 
 @pytest.mark.parametrize(

@@ -274,6 +274,12 @@ def test_open_engine_refuses_another_name():
         engine.open_engine("sglang", "pocket")
 
 
+def test_layers_of_the_local_engine_are_chosen_by_name():
+    assert engine.open_engine("local", "pocket", "plain").pair.speed == "plain"
+    with pytest.raises(ValueError, match="leave it .fast.: vLLM has its own layers"):
+        engine.open_engine("vllm", "pocket", "int8")
+
+
 @pytest.fixture
 def fake_worker(monkeypatch):
     """A worker that answers every request with three tokens; the first of n takes longest."""

@@ -65,6 +65,8 @@ def check_room(pair_name, preset, task):
 def typed(name, text, default):
     """A parameter's text as the type of its default; an error says what was expected."""
     if isinstance(default, str):
+        if name == "speed" and text not in pairs.SPEEDS:
+            raise ValueError(f"parameter speed was {text!r}; it must be {', '.join(pairs.SPEEDS)}")
         return text
     value = _literal(text)
     if not _alike(value, default):

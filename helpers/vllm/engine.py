@@ -396,14 +396,15 @@ def code_version():
 # ---- what a notebook calls ---------------------------------------------------------------------
 
 
-def open_engine(engine, pair_name, **options):
+def open_engine(engine, pair_name, speed="fast", **options):
     """An object with `pair`, and `timed`, `run` and `forward_times` as in helpers/experiments.py.
 
-    engine: "local" (helpers/experiments.py itself) or "vllm". options: tensor_parallel_size, dtype,
-    memory_share, concurrency … of VLLMEngine.
+    engine: "local" (helpers/experiments.py itself) or "vllm". speed: the local engine's layers, as
+    in models.load_pair. options: tensor_parallel_size, dtype, memory_share, concurrency … of
+    VLLMEngine.
     """
     if engine == "local":
-        pair = models.load_pair(pair_name)
+        pair = models.load_pair(pair_name, speed=speed)
         return SimpleNamespace(
             pair=pair,
             timed=partial(experiments.timed, pair),
@@ -412,6 +413,8 @@ def open_engine(engine, pair_name, **options):
         )
     if engine != "vllm":
         raise ValueError(f"engine was {engine!r}; use 'local' (one process) or 'vllm'")
+    if speed != "fast":
+        raise ValueError(f"speed was {speed!r}; leave it 'fast': vLLM has its own layers")
     return Served(pair_name, options)
 
 
