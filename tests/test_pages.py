@@ -158,7 +158,7 @@ def test_the_answer_says_on_which_side_of_no_difference_an_interval_lies(record,
     )
     assert "*pocket*: more accurate, 20.0 points [15.0, 25.0]." in third
     assert "*qwen2.5-coder¹*: accuracy –." in third
-    assert "pocket: sums, 6 problems, 4 of them timed; 6 problems in the third" in summary.answer()
+    assert "pocket: sums, 6 problems, 4 of them timed; 6 in the third line" in summary.answer()
     assert summary.answer().endswith(f"¹ qwen2.5-coder: {NOTE}.")
 
 
@@ -168,6 +168,22 @@ def test_the_answer_says_how_far_runs_differ(record):
     record("pocket", "03", numbers={"sp_over_large": interval(2.4)}, runs=runs)
     first = summary.answer().splitlines()[0]
     assert "*pocket*: faster, 2.40 [2.35, 2.45] × (2.27 to 2.85 in 3 runs)." in first
+
+
+def test_a_speed_stands_with_the_costs_at_which_it_holds(record):
+    claim = "SP is faster than AS_large"
+    where = "where the draft costs less than 0.7 of the target (here 0.2)"
+    numbers = {"sp_over_large": interval(2.4), "entropy_over_sp": interval(1.0)}
+    record("pocket", "03", numbers=numbers, regions={claim: f"{claim} {where}"})
+    first, second = summary.answer().splitlines()[:2]
+    assert f"*pocket*: faster, 2.40 [2.35, 2.45] ×; faster {where}. *qwen" in first
+    assert "*pocket*: speed undecided, 1.00 [0.95, 1.05] ×; accuracy –." in second
+    row = cells(summary.speed_table())[0]
+    assert row[6:9] == [
+        "2.40 [2.35, 2.45]",
+        "less than 0.7 of the target (here 0.2)",
+        "1.00 [0.95, 1.05]",
+    ]
 
 
 def test_the_readmes_rows_are_one_word_a_pair_and_every_word_is_a_link(record):

@@ -22,6 +22,8 @@ PAIRS = ("pocket", "qwen2.5-coder")  # the columns of the pages
 DASH = "–"
 CLAIM_WIDTH = 82  # keeps a row of the README's table within 160 characters
 SHORT = {"holds": "holds", "does not hold": "refuted"}  # every other verdict is "undecided"
+NARROW = 0.05  # the width of a ratio's interval below which it is shown with three digits
+PAYS = "SP is faster than AS_large"  # a claim of notebook 03
 
 
 # ---- the record --------------------------------------------------------------------------------
@@ -83,6 +85,11 @@ def markdown(frame):
     cells = cells.map(lambda text: text.replace("|", "\\|").replace("\n", " "))
     # Without disable_numparse "1.00" would be written as 1.
     return cells.to_markdown(index=False, disable_numparse=True)
+
+
+def tight(table):
+    """A Markdown table without what lines its columns up: the first page has little room."""
+    return re.sub(r":-+\|", ":--|", re.sub(r"(?<=[^|\s]) +\|", " |", table))
 
 
 def paragraphs(*parts):
@@ -211,15 +218,24 @@ def _against(interval, middle, above, below, undecided):
     return above if interval.low > middle else below
 
 
-def _speed(run, name):
-    """'faster, 1.49 [1.38, 1.59] × (1.43 to 1.62 in 3 runs)'"""
+def _speed(run, name, claim):
+    """'faster, 1.49 [1.38, 1.59] × (1.43 to 1.62 in 3 runs); faster where the draft costs …'"""
     gain = number(run, "03", name)
     if gain is None:
         return f"speed {DASH}"
-    text = f"{_against(gain, 1, 'faster', 'slower', 'speed undecided')}, {gain.show(2)} ×"
+    digits = 3 if gain.high - gain.low < NARROW else 2
+    text = f"{_against(gain, 1, 'faster', 'slower', 'speed undecided')}, {gain.show(digits)} ×"
     runs = facts(run, "03").get("runs", {}).get(name, [])
     ends = drift.spread(runs)
-    return f"{text} ({ends[0]:.2f} to {ends[1]:.2f} in {len(runs)} runs)" if ends else text
+    if ends:
+        text += f" ({ends[0]:.{digits}f} to {ends[1]:.{digits}f} in {len(runs)} runs)"
+    where = _where(run, claim)
+    return f"{text}; faster {where}" if where else text
+
+
+def _where(run, claim):
+    """Where a claim of notebook 03 holds: 'where the draft costs …', or "" if that is unknown."""
+    return facts(run, "03").get("regions", {}).get(claim, "").removeprefix(f"{claim} ")
 
 
 def _accuracy(run, notebook, name):
@@ -235,10 +251,11 @@ def answer():
     """Three lines: SP against the target, SP_entropy against SP, entropy against chance."""
 
     def speculation(run):
-        return _speed(run, "sp_over_large")
+        return _speed(run, "sp_over_large", PAYS)
 
     def relaxing(run):
-        return f"{_speed(run, 'entropy_over_sp')}; {_accuracy(run, '03', 'accuracy_change')}"
+        faster = _speed(run, "entropy_over_sp", "SP_entropy is faster than SP")
+        return f"{faster}; {_accuracy(run, '03', 'accuracy_change')}"
 
     def placing(run):
         return _accuracy(run, "05", "over_random")
@@ -260,7 +277,7 @@ def _sizes_of_the_answer():
     each = []
     for pair in PAIRS:
         third = facts(pair, "05").get("n", DASH)
-        each.append(f"{pair}: {sizes(pair, '03')}; {third} problems in the third line")
+        each.append(f"{pair}: {sizes(pair, '03')}; {third} in the third line")
     return ". ".join(each)
 
 
@@ -297,7 +314,8 @@ def verdict_table():
                 links.append(f"[{label}]: {_executed(pair, file)}")
         rows.append(row)
     failed = paragraphs(*(failures(pair) for pair in PAIRS))
-    return paragraphs(markdown(pd.DataFrame(rows)), standings(), failed, "\n".join(links))
+    table = tight(markdown(pd.DataFrame(rows)))
+    return paragraphs(table, standings(), failed, "\n".join(links))
 
 
 def failures(run):
@@ -609,7 +627,8 @@ def _benchmark(pair):
             markdown(_layers(milliseconds)),
         ]
     return paragraphs(
-        f"### {marked(pair)}",
+        # A race that carries its layers' fidelity was not run with the layers of the pair's note.
+        f"### {pair if known.get('fidelity') else marked(pair)}",
         known.get("sentence", "")
         or "This race was run before llama.cpp and OpenVINO GenAI were in it.",
         f"{known.get('n', DASH)} problems of {known.get('task', DASH)}, one answer at a time, "
@@ -687,6 +706,7 @@ def _speed_row(run):
     known = facts(run, "03")
     gammas = known.get("gammas", {})
     settings = [str(gammas.get(method, DASH)) for method in ("SP", "SP_entropy")]
+    cost = "where the draft costs "
     return {
         "pair": marked(run),
         "task": known.get("task", DASH),
@@ -695,6 +715,7 @@ def _speed_row(run):
         "γ of SP, SP_entropy": ", ".join(settings),
         "SP accepts": shown(run, "03", "accept_SP", 0, percent=True),
         "SP ÷ AS_large": shown(run, "03", "sp_over_large"),
+        "SP is faster where the draft costs": _where(run, PAYS).removeprefix(cost) or DASH,
         "SP_entropy ÷ SP": shown(run, "03", "entropy_over_sp"),
         "accuracy, SP − AS_large": points(run, "03", "accuracy_sp_minus_large"),
         "accuracy, SP_entropy − SP": points(run, "03", "accuracy_change"),
