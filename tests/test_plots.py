@@ -241,6 +241,59 @@ def test_another_model_than_draft_and_target_has_a_colour():
     assert len({line.get_color() for line in ax.lines}) == 3
 
 
+# ---- what a reader needs to read a figure ------------------------------------------------------
+
+
+def legend_of(figure):
+    """The words of a figure's legend."""
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_a_legend_of_long_names_stays_inside_its_figure():
+    style.use()
+    table = pd.DataFrame({"x": [0.01, 1.0], "ratio": 1.0, "low": 0.9, "high": 1.1})
+    names = ("SP_entropy ÷ SP", "SP_aggressive ÷ SP", "the next γ ÷ SP's best γ, for SP_aggressive")
+    both = pd.concat([table.assign(method=name) for name in names])
+    figure = plots.over_costs(both, 0.05, {"0.5B + 7B": (0.06, 0.3)}, "a ratio")
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+    assert any(name.startswith("c of the pilot's pairs") for name in legend_of(figure))
+
+
+def test_both_gates_of_a_routed_answer_are_drawn_and_named():
+    steps = pd.DataFrame(
+        {"position": [0, 1], "text": ["a", "b"], "source": "draft", "H_draft": 0.1}
+    )
+    figure = plots.strip(steps, tau=0.5, back=2.0)
+    levels = {line.get_ydata()[0] for line in figure.axes[0].lines}
+    assert {0.5, 2.0} <= levels
+    assert figure.axes[0].get_ylim()[1] > 2.0
+    assert {"τ = 0.5", "back = 2"} <= set(legend_of(figure))
+    assert legend_of(plots.strip(steps, tau=0.5)) == ["draft", "τ = 0.5"]
+
+
+def test_a_front_says_which_colour_is_sp():
+    points = {"SP": (SOME, SOME), "τ = 1": (SOME, SOME)}
+    assert legend_of(plots.pareto_front(points, ["SP"])) == [
+        "SP_entropy, at some τ",
+        "SP",
+        "Pareto front",
+    ]
+
+
+def test_the_benchmark_writes_shares_in_per_cent_and_calls_with_two_digits():
+    measured = {
+        "tokens_per_s": Interval(903.7, 850.0, 950.0, 10),
+        "accept_ratio": Interval(0.7491, 0.7, 0.8, 10),
+        "tokens_per_round": Interval(8.6, 8.3, 8.8, 10),
+        "score": Interval(0.9, 0.8, 1.0, 10),
+    }
+    figure = plots.benchmark({"SP": measured}, {})
+    written = [ax.texts[0].get_text() for ax in figure.axes]
+    assert written == ["904", "74.9 %", "8.60", "90.0 %"]
+
+
 # ---- keeping and redrawing ---------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""The views in JupyterLab, in a real browser.
+"""The views in JupyterLab and in Notebook 7, in a real browser.
 
 Notebooks are opened and run, and their controls moved by mouse and keyboard. Needs Playwright's
 Python client and a Chromium (Debian's package `chromium`, or SP_CHROMIUM=/path); skipped without
@@ -28,6 +28,8 @@ if not CHROMIUM:
     pytest.skip(MISSING.format("Chromium"), allow_module_level=True)
 
 SCREENS = Path(os.environ.get("SP_SCREENS") or tempfile.mkdtemp(prefix="screens-"))
+LAB = "lab/workspaces/{0}/tree/{0}.ipynb?reset"
+NOTEBOOK_7 = "notebooks/{0}.ipynb"
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -171,6 +173,7 @@ def start_lab(folder, port, stream):
         "--IdentityProvider.token=",
         f"--ServerApp.root_dir={folder}",
         "--LabApp.expose_app_in_browser=True",
+        "--JupyterNotebookApp.expose_app_in_browser=True",
         "--LabApp.news_url=None",
     ]
     return subprocess.Popen(
@@ -244,7 +247,7 @@ OUTPUT = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.{}"]'
 class Tab:
     """One notebook in one tab: opened, run, and watched for errors."""
 
-    def __init__(self, browser, lab, name, run=True):
+    def __init__(self, browser, lab, name, run=True, place=LAB):
         address, self.log = lab
         self.logged = self.log.stat().st_size  # what stands in the log from here on is this tab's
         self.broken = []  # exceptions and dialogs of the page
@@ -252,7 +255,7 @@ class Tab:
         self.page.on("pageerror", lambda error: self.broken.append(str(error)))
         self.page.on("dialog", self._dismiss)
         self.page.set_default_timeout(20_000)
-        self.page.goto(f"{address}/lab/workspaces/{name}/tree/{name}.ipynb?reset")
+        self.page.goto(f"{address}/{place.format(name)}")
         self.page.wait_for_function("window.jupyterapp !== undefined", timeout=90_000)
         self.page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
         self.until(CONNECTED, timeout=90_000)
@@ -351,8 +354,8 @@ def opened(browser, lab):
     """A function that opens a notebook by name; after the test, tabs and kernels are closed."""
     tabs = []
 
-    def open_tab(name, run=True):
-        tabs.append(Tab(browser, lab, name, run))
+    def open_tab(name, run=True, **place):
+        tabs.append(Tab(browser, lab, name, run, **place))
         return tabs[-1]
 
     yield open_tab
@@ -447,6 +450,25 @@ def test_an_anatomy_of_a_rule_of_ones_own(opened):
     tab.until(LAST_TITLE_HAS, "√ everywhere")
     tab.choose("rule", "Half")
     tab.until(LAST_TITLE_HAS, "Half everywhere")
+    tab.fine()
+
+
+def test_anatomy_in_notebook_7(opened):
+    """The same server's other pages; what differs from JupyterLab is all around the view."""
+    pytest.importorskip("notebook")
+    tab = opened("anatomy", place=NOTEBOOK_7).ready()
+    assert tab.page.evaluate("window.jupyterapp.name") == "Jupyter Notebook"
+    assert tab.page.locator(".sp-strip .sp-rescued").count() > 0
+    tab.slider("τ, nats").focus()
+    tab.page.keyboard.press("End")
+    tab.until(LAST_TITLE_HAS, "everywhere")
+    summary = tab.text(".sp-lane .sp-summary")
+    tab.choose("rule", "accept all")
+    assert "rescued 0" not in tab.changed(".sp-lane .sp-summary", summary)
+    title = tab.text(".sp-lane .sp-title")
+    drag(tab, tab.slider("τ, nats"), -60)
+    assert tab.changed(".sp-lane .sp-title", title) != title
+    tab.picture("anatomy-notebook-7")
     tab.fine()
 
 
