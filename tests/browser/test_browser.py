@@ -456,8 +456,11 @@ def test_an_anatomy_of_a_rule_of_ones_own(opened):
 def test_anatomy_in_notebook_7(opened):
     """The same server's other pages; what differs from JupyterLab is all around the view."""
     pytest.importorskip("notebook")
-    tab = opened("anatomy", place=NOTEBOOK_7).ready()
+    tab = opened("anatomy", run=False, place=NOTEBOOK_7)
     assert tab.page.evaluate("window.jupyterapp.name") == "Jupyter Notebook"
+    tab.broken.clear()  # 7.6.5 cannot read a setting of its own, of an empty notebook's page too
+    tab.command("notebook:run-all-cells")
+    tab.ready()
     assert tab.page.locator(".sp-strip .sp-rescued").count() > 0
     tab.slider("τ, nats").focus()
     tab.page.keyboard.press("End")
