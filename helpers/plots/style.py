@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython import get_ipython
 from matplotlib.colors import to_rgb
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 FEW = 3  # with no more x than this, intervals are bars
 NATS = "draft entropy H(q), nats"
@@ -138,6 +140,9 @@ def use():
             "figure.facecolor": "white",
         }
     )
+    if get_ipython() is not None:
+        # a notebook keeps its pictures: without loss, and as small as PNG can be
+        set_matplotlib_formats("png", pil_kwargs={"optimize": True})
 
 
 def number(value):
