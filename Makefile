@@ -25,7 +25,7 @@ unexport PYTHONOPTIMIZE
 .PHONY: help setup all advise lint test test-browser screens lab figures fidelity bench gpu pocket models readme test-vllm clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@awk -F ':.*## ' '/^[a-z-]+:.*##/ { printf "%-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo 'all takes PAIR=, NOTEBOOKS="01 03-05", PARAMS="-p name value" and RUN=name; bench takes PAIR=;'
 	@echo 'advise takes PAIR=, TASK=, RUN= and PARAMS="--problems 50 --temperature 0.7 ...";'
 	@echo 'all three take DEVICE=cpu. Every other setting is in helpers/README.md.'
