@@ -5,6 +5,7 @@ PARAMS ?=
 TASK ?=
 RUN ?=
 SEED ?=
+PLANNED ?=
 DEVICE ?=
 # TORCH=cpu: for a machine without a GPU, 0.2 GB of PyTorch in place of 3 GB with CUDA.
 TORCH ?=
@@ -22,11 +23,11 @@ export JUPYTER_PREFER_ENV_PATH := 1
 # Transformers reads its own docstrings, which PYTHONOPTIMIZE=2 leaves out.
 unexport PYTHONOPTIMIZE
 .DELETE_ON_ERROR:
-.PHONY: help setup all advise lint test test-browser screens lab figures fidelity bench gpu pocket models readme test-vllm clean
+.PHONY: help setup all advise lint test test-browser screens lab figures fidelity bench gpu pocket models experts readme test-vllm clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*##/ { printf "%-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo 'all takes PAIR=, NOTEBOOKS="01 03-05", PARAMS="-p name value" and RUN=name; bench takes PAIR=;'
+	@echo 'all takes PAIR=, NOTEBOOKS="01 03-05", PARAMS="-p name value" RUN=name and PLANNED=1; bench takes PAIR=;'
 	@echo 'advise takes PAIR=, TASK=, RUN= and PARAMS="--problems 50 --temperature 0.7 ...";'
 	@echo 'all three take DEVICE=cpu. Every other setting is in helpers/README.md.'
 
@@ -50,7 +51,7 @@ setup: $(READY)  ## create .venv with the pinned requirements and the kernel (TO
 all: $(READY)  ## execute every notebook in order, in place, fill in the tables, say the verdicts
 	@# Where a notebook fails the others go on, and the tables are filled in with what there is.
 	@status=0; $(PY) -m helpers.make.notebooks --pair "$(PAIR)" --only "$(NOTEBOOKS)" \
-	  --run "$(RUN)" $(PARAMS) || status=$$?; \
+	  --run "$(RUN)" $(if $(PLANNED),--planned) $(PARAMS) || status=$$?; \
 	$(PY) -m helpers.make.readme && exit $$status
 
 advise: $(READY)  ## what to deploy for a pair, a task and this machine (PAIR=, TASK=)
@@ -61,6 +62,7 @@ lint: $(READY)  ## line lengths, names and formatting
 	$(PY) -m ruff check .
 
 test: lint  ## lint, unit tests, then every notebook with small parameters, checked by nbval
+	$(PY) $(PIP_INSTALL) -e ".[experts]"
 	$(PY) -m pytest -n 2 --dist loadfile
 
 figures: $(READY)  ## redraw every figure from data/results, without a model
@@ -100,6 +102,10 @@ pocket: $(READY)  ## train the five pocket models (keeps what is there; SEED=21:
 	@# The card and the picture are of the shipped models.
 	$(if $(SEED),,$(PY) -m helpers.make.pocket_card)
 	$(if $(SEED),,$(PY) -m helpers.make.first_picture)
+
+experts: $(READY)  ## train small experts from a real pair's draft, hours (PAIR=qwen2.5-coder)
+	$(PY) $(PIP_INSTALL) -e ".[experts]"
+	$(PY) -m helpers.make.experts --pair "$(PAIR)" $(PARAMS)
 
 models: $(READY)  ## fetch and check the weights of qwen2.5-coder (1.6 GB)
 	$(PY) -m helpers.make.weights

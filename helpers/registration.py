@@ -73,9 +73,10 @@ class Plan:
         return hashlib.sha256(self.file.read_bytes()).hexdigest()[:12]
 
 
-def load(notebook, pair):
-    """The plan for a notebook ("03"), a pair and the run of this process; None where there is none.
+def load(notebook, pair, run=None):
+    """The plan for a notebook ("03"), a pair and a run; None where there is none.
 
+    The run is this process's where none is named.
     ValueError, naming the file, where a plan cannot be read or lacks something.
     """
     file = FOLDER / f"{notebook}.toml"
@@ -87,7 +88,7 @@ def load(notebook, pair):
         raise ValueError(f"{file} cannot be read as TOML: {error}") from error
     _validate(file, found)
     others = found.get("pair_parameters", {})
-    run = f"{pair}/{common.run_name()}"
+    run = f"{pair}/{common.run_name() if run is None else run}"
     if pair != found["pair"] and pair not in others and run not in others:
         return None
     return Plan(

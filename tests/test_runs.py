@@ -12,7 +12,7 @@ import papermill
 import pytest
 from conftest import ROOT, call
 
-from helpers import common, models, store
+from helpers import common, models, registration, store
 from helpers.make import notebooks, readme, summary
 from helpers.make.parameters import check_room
 from helpers.models import presets
@@ -34,8 +34,42 @@ def apart(tmp_path, monkeypatch):
 def planned(*arguments):
     """What the runner would execute: {number of the notebook: parameters}."""
     given = notebooks.read_arguments(list(arguments))
-    runs = notebooks.plan(notebooks.choose(given.only), given.pair, given.p)
+    run = given.run if given.planned else None
+    runs = notebooks.plan(notebooks.choose(given.only), given.pair, given.p, run)
     return {file.name[:2]: parameters for file, _, parameters in runs}
+
+
+PLAN = """
+claim = "speculation pays"
+pair = "pocket"
+looks = 1
+[estimators]
+"SP is faster" = "a ratio above 1"
+[parameters]
+task = "pocket-arithmetic"
+n_problems = 200
+seed = 0
+[pair_parameters.mine]
+n_problems = 30
+[pair_parameters."mine/code"]
+task = "pocket-code"
+"""
+
+
+def test_a_planned_run_begins_with_its_plan(tmp_path, monkeypatch):
+    monkeypatch.setattr(registration, "FOLDER", tmp_path)
+    (tmp_path / "03.toml").write_text(PLAN, encoding="utf-8")
+    models.PAIRS["mine"] = models.PAIRS["pocket"]
+    mine = ("--pair", "mine", "--only", "03")
+    first = planned(*mine, "--planned")["03"]
+    assert first == {"n_problems": 30, "pair_name": "mine"}
+    assert planned(*mine, "--planned", "-p", "n_problems", "40")["03"]["n_problems"] == 40
+    code = planned(*mine, "--planned", "--run", "code")["03"]
+    assert code == first | {"task": "pocket-code"}
+    assert planned(*mine)["03"] == {"pair_name": "mine"}
+    models.PAIRS["other"] = models.PAIRS["pocket"]
+    with pytest.raises(ValueError, match=r'03.toml plans nothing for "other"'):
+        planned("--pair", "other", "--only", "03", "--planned")
 
 
 # ---- names of runs -----------------------------------------------------------------------------

@@ -32,7 +32,7 @@ import torch
 from nbclient.exceptions import DeadKernelError
 from papermill.translators import translate_parameters
 
-from helpers import common, store, tasks
+from helpers import common, registration, store, tasks
 from helpers.make.parameters import check_room, declared, injected, typed
 from helpers.models import presets
 
@@ -118,9 +118,13 @@ def published_as(notebook):
 
 def without_experts(files, pair):
     """Why notebooks that need a pair's experts are left out where it has none: {path: reason}."""
-    if presets.preset_of(pair).experts:
+    preset = presets.preset_of(pair)
+    command = presets.experts_to_make(preset)
+    if preset.experts and not command:
         return {}
     reason = f"the pair {pair} has no experts, which it is about"
+    if command:
+        reason = f"the experts of {pair}, which it is about, are not made yet: `{command}`"
     return {file: reason for file in files if _needs_experts(nbformat.read(file, 4))}
 
 
@@ -132,8 +136,11 @@ def _needs_experts(notebook):
 # ---- parameters --------------------------------------------------------------------------------
 
 
-def plan(files, pair, given):
-    """What each notebook is run with: [(path, notebook, parameters)]. Names are checked here."""
+def plan(files, pair, given, planned_run=None):
+    """What each notebook is run with: [(path, notebook, parameters)]. Names are checked here.
+
+    With the name of a planned run ("" has one too), its plan's parameters stand for the defaults.
+    """
     presets.preset_of(pair)
     runs = []
     known = set()
@@ -154,6 +161,8 @@ def plan(files, pair, given):
         for name in ("task", "tasks_used", "open_ended"):
             if name in parameters:
                 parameters[name] = _for_kernels(parameters[name])
+        if planned_run is not None:
+            parameters = _planned(file, pair, planned_run, defaults) | parameters
         parameters |= _fitted(file, defaults, parameters)
         _check_stated(file, notebook, defaults | parameters)
         if pair != defaults.get("pair_name"):
@@ -166,6 +175,21 @@ def plan(files, pair, given):
             f"{', '.join(sorted(known))}"
         )
     return runs
+
+
+def _planned(file, pair, run, defaults):
+    """What a notebook's registered plan changes among its defaults, for a pair and a run."""
+    found = registration.load(file.name[:2], pair, run)
+    if found is None:
+        where = os.path.relpath(registration.FOLDER / f"{file.name[:2]}.toml")
+        named = f'"{pair}/{run}"' if run else f'"{pair}"'
+        raise ValueError(
+            f"{where} plans nothing for {named}; write [pair_parameters.{named}] there, or leave "
+            "--planned out"
+        )
+    return {
+        name: value for name, value in found.parameters.items() if value != defaults.get(name)
+    }
 
 
 def _for_kernels(task):
@@ -323,6 +347,11 @@ def read_arguments(arguments):
         "--run", default="", help="a name for this run, when a pair is run with several settings"
     )
     parser.add_argument(
+        "--planned",
+        action="store_true",
+        help="begin with the parameters of the plans in notebooks/registered; -p changes them",
+    )
+    parser.add_argument(
         "--smoke", metavar="FOLDER", help="run with each notebook's smoke parameters, into FOLDER"
     )
     given = parser.parse_args(arguments)
@@ -361,7 +390,8 @@ def main(arguments=None):
     given = read_arguments(arguments)
     files = choose(given.only)
     skipped = without_experts(files, given.pair)
-    runs = plan([file for file in files if file not in skipped], given.pair, given.p)
+    left = [file for file in files if file not in skipped]
+    runs = plan(left, given.pair, given.p, given.run if given.planned else None)
     for file, reason in skipped.items():
         print(f"{file.name} is skipped: {reason}", flush=True)
     if not runs:

@@ -29,6 +29,7 @@ class Preset:
     target: str
     experts: dict = field(default_factory=dict)
     make: str = ""  # what to type when a local folder is not there yet
+    make_experts: str = ""  # the same for the experts, where another command makes them
 
 
 PAIRS = {
@@ -38,14 +39,20 @@ PAIRS = {
         {name: f"data/pocket/expert-{name}" for name in ("math", "code", "law")},
         "make pocket",
     ),
-    # There is no expert of the draft's size for this pair.
+    # Nobody publishes experts of this draft's size: they are trained from the draft itself.
     "qwen2.5-coder": Preset(
         "data/models/qwen2.5-coder/draft",
         "data/models/qwen2.5-coder/target",
-        {"coder-1.5b": "data/models/qwen2.5-coder/target"},
+        {name: f"data/models/qwen2.5-coder/expert-{name}" for name in ("math", "code", "law")},
         "make models",
+        "make experts PAIR=qwen2.5-coder",
     ),
-    "qwen2.5-0.5b-7b": Preset("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-7B-Instruct"),
+    # One tokenizer and three families of weights: experts that somebody else trained.
+    "qwen2.5-0.5b-7b": Preset(
+        "Qwen/Qwen2.5-0.5B-Instruct",
+        "Qwen/Qwen2.5-7B-Instruct",
+        {"code": "Qwen/Qwen2.5-Coder-0.5B-Instruct", "math": "Qwen/Qwen2.5-Math-1.5B-Instruct"},
+    ),
     "qwen2.5-1.5b-32b": Preset("Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-32B-Instruct"),
     "qwen3-0.6b-8b": Preset("Qwen/Qwen3-0.6B", "Qwen/Qwen3-8B"),
     "llama3.2-1b-8b": Preset(
@@ -183,16 +190,29 @@ def place(where, base):
     return where
 
 
+def folder_of(where):
+    """The folder that a preset's relative place means; $SP_MODELS moves data/models."""
+    if where.startswith("data/models/"):
+        return common.MODELS / Path(where).relative_to("data/models")
+    return common.ROOT / where
+
+
+def experts_to_make(preset):
+    """The command that makes a pair's experts, where one of them is not there yet; else ""."""
+    there = all(folder_of(where).is_dir() for where in preset.experts.values())
+    return "" if there else preset.make_experts
+
+
 def locate(where, preset):
     """A folder of the repository or of the user, or else a hub id."""
-    if where.startswith("data/models/"):
-        folder = common.MODELS / Path(where).relative_to("data/models")
-    else:
-        folder = common.ROOT / where
+    folder = folder_of(where)
     if folder.is_dir():
         return str(folder)
-    if preset.make:
-        raise FileNotFoundError(f"there are no weights in {folder}; run `{preset.make}` first")
+    make = preset.make
+    if where in preset.experts.values():
+        make = preset.make_experts or make
+    if make:
+        raise FileNotFoundError(f"there are no weights in {folder}; run `{make}` first")
     # A hub id is NAME or OWNER/NAME.
     if Path(where).is_absolute() or where.count("/") > 1:
         raise FileNotFoundError(
