@@ -219,7 +219,9 @@ def _drafted_on(ledger, policy, rounds, columns, tested):
 
     How far the draft goes on after a rejection at slot n is a ratio estimate over the
     continuations: they were drawn with probability ∝ δ, and count as often as slot n is tested at
-    their position, times R / δ.
+    their position, times R / δ. All answers share it, and its own error would be missing from a
+    bootstrap over problems. So each answer carries what its continuations add to the estimate (its
+    linearisation: Särndal, Swensson & Wretman 1992, §5.5); over all answers these are 0.
     """
     gamma = policy.gamma
     after = ledger.of_policy(_going_on, policy)
@@ -241,9 +243,18 @@ def _drafted_on(ledger, policy, rounds, columns, tested):
             # Where no continuation was ever in such a block, all count alike.
             like = weight * (room == most) + LEAST
             share = np.bincount(after[n], like, gamma - n) / like.sum()
+            own = _by_answer(ledger, table.answer, after[n], like / like.sum(), gamma - n)
+            own -= own.sum(1, keepdims=True) * share
             for further, part in enumerate(share):
-                drafted[:, min(n + 1 + further, most)] += mass * part
+                here = mass * part + mass.sum() * own[:, further]
+                drafted[:, min(n + 1 + further, most)] += here
     return drafted
+
+
+def _by_answer(ledger, answer, further, weight, size):
+    """Summed weights of continuations by their answer and by how far they go, (N, size)."""
+    place = answer * size + further
+    return np.bincount(place, weight, len(ledger) * size).reshape(-1, size)
 
 
 def _going_on(ledger, policy):
