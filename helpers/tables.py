@@ -22,6 +22,11 @@ def percent(interval):
     return interval.show(1, percent=True)
 
 
+def pace(interval):
+    """Tokens per second, without a decimal from 100 on: '672 [587, 784]', '18.4 [17.9, 18.9]'."""
+    return interval.show(0 if interval.estimate >= 100 else 1)
+
+
 def existing(numbers):
     """The numbers without None, and without intervals that have a reason in place of a number."""
     return {
@@ -49,7 +54,7 @@ def by_gamma(curves):
     """Tokens per second of each method at each block length. curves: method -> [(γ, Interval)]."""
     lines = []
     for method, points in curves.items():
-        lines.append({"rule": method} | {f"γ = {g}": speed.show(1) for g, speed in points})
+        lines.append({"rule": method} | {f"γ = {g}": pace(speed) for g, speed in points})
     return pd.DataFrame(lines)
 
 
@@ -57,12 +62,11 @@ def agreement(found):
     """Predicted and timed tokens per second of each method. found: of ledger.Predicted.against."""
     columns = {
         "method": found.method,
-        "predicted tokens/s": [value.show(1) for value in found.predicted],
-        "timed tokens/s": [value.show(1) for value in found.timed],
+        "predicted tokens/s": [pace(value) for value in found.predicted],
+        "timed tokens/s": [pace(value) for value in found.timed],
         "timed ÷ predicted": [value.show(2) for value in found.ratio],
-        "share of the time that its own steps explain": [
-            value.show(2) for value in found.of_forwards
-        ],
+        # what its forwards should take ÷ what they took, which is the same ratio of speeds
+        "timed ÷ predicted from its own forwards": [value.show(2) for value in found.of_forwards],
     }
     return pd.DataFrame(columns)
 

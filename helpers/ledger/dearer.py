@@ -175,11 +175,11 @@ def region(table, claim, here=None):
     part = pair_of(table, claim.method, claim.baseline)
     ends = part.x.min(), part.x.max()
     where = [_where(low, high, ends) for low, high in spans(table, claim)]
-    at_most = f"from {ends[0]:.2g} to {ends[1]:.2g}"
+    tried = f"whatever the draft costs, from {ends[0]:.2g} to {ends[1]:.2g} of the target"
     if not where:
-        words = f"at no cost of the draft {at_most} of the target"
+        words = f"nowhere, {tried}"
     elif where == [""]:
-        words = f"at any cost of the draft {at_most} of the target"
+        words = tried
     else:
         words = f"where the draft costs {' or '.join(where)} of the target"
     return f"{claim} {words}" + (f" (here {here:.2g})" if here is not None else "")
