@@ -10,8 +10,10 @@ from helpers import stats
 
 PLACE = "verdict"  # the display's name within its kernel
 MEANING = (
-    "A check *holds*, or *does not hold*, when its whole 95 % interval says so; the claim holds "
-    "when all of its checks do."
+    "A check *holds*, or *does not hold*, when its whole 95 % interval says so. It is *undecided* "
+    "when a part of the interval says the one and a part the other, which more problems would "
+    "narrow, or when there is no interval, for the reason given. The claim holds when all of its "
+    "checks do; it does not hold when one of them does not."
 )
 
 

@@ -23,6 +23,7 @@ def test_a_title_is_followed_by_what_was_found(words, found):
     assert text.startswith(f"**Verdict: {found}** (pocket, 6 problems).")
     for check, word in words.items():
         assert f"- {check}: **{word}**" in text
+        assert f"*{word.split(':')[0].removesuffix(' at this sample size')}*" in text, "explained"
 
 
 def test_the_last_cell_fills_in_the_place_below_the_title():

@@ -413,9 +413,19 @@ def test_the_number_that_would_decide_holds_for_answers():
     assert np.mean(decided) == pytest.approx(0.8, abs=3 * 0.4 / np.sqrt(len(decided)) + 0.02)
 
 
+@pytest.mark.parametrize(
+    "needed, words",
+    [(7, "about 7"), (57, "about 57"), (286, "about 290"), (5718, "about 5,700")]
+    + [(99_960, "about 100,000"), (100_001, "more than 100,000")],
+)
+def test_the_problems_that_are_needed_have_the_digits_that_can_be_known(needed, words):
+    found = stats.Verdict(stats.UNDECIDED, stats.Interval(0.1, -0.1, 0.3, 100), 0.0, needed)
+    assert str(found) == f"{stats.UNDECIDED} ({words} problems would decide with 80 % power)"
+
+
 def test_undecided_names_its_power():
     found = stats.verdict(stats.Interval(0.1, -0.1, 0.3, 100), above=0)
-    assert str(found).endswith(f"(about {found.n_needed} problems would decide with 80 % power)")
+    assert str(found).endswith(" problems would decide with 80 % power)")
     # the truth taken as known to be 0.1, one error from 0: (1.96 + 0.84)² = 7.85 times as many
     assert found.n_needed > 785
     never = stats.verdict(stats.Interval(0.0, -0.2, 0.2, 10**6), above=0)

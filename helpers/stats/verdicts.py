@@ -25,7 +25,10 @@ class Verdict:
     def __str__(self):
         if self.n_needed is None:
             return self.word
-        count = "more than 100,000" if self.n_needed > 100_000 else f"about {self.n_needed}"
+        count = "more than 100,000"
+        if self.n_needed <= 100_000:
+            # of a number that rests on one estimate, two digits are earned
+            count = f"about {round(self.n_needed, 2 - len(str(self.n_needed))):,}"
         return f"{self.word} ({count} problems would decide with {100 * POWER:.0f} % power)"
 
 
