@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from helpers import common, models
 from helpers.models import checks, compact, linears, lm, pairs
+from helpers.vllm import engine
 
 POCKET = ROOT / "data" / "pocket"
 CPU = torch.device("cpu")
@@ -393,6 +394,36 @@ def test_a_configuration_that_cannot_be_read_is_a_sentence(folders, change):
     ) as error:
         opened(folders)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text, why",
+    [
+        ('{"eos_token_id": [1, 5', r"cannot be read \(Expecting"),
+        ("", r"cannot be read \(Expecting value"),
+        ("[]", "has 'no settings' where the numbers"),
+        ('{"eos_token_id": "</s>"}', "has '</s>' where the numbers"),
+    ],
+)
+@pytest.mark.parametrize("name", ["draft", "target"])
+def test_end_tokens_that_cannot_be_read_are_refused(folders, name, text, why):
+    """transformers goes on without them, and answers do not end."""
+    file = folders / name / "generation_config.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=f"{file} {why}.*; fetch the model again") as error:
+        opened(folders)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_generation_config_leaves_the_ends_that_config_json_states(folders):
+    for name in ("draft", "target"):
+        (folders / name / "generation_config.json").unlink(missing_ok=True)
+    file = folders / "target" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": [1, 5]}))
+    pair = opened(folders)
+    assert set(pair.eos) == {1, 5, pair.tokenizer.eos_token_id}
+    preset = models.Preset(str(folders / "draft"), str(folders / "target"))
+    assert engine.unloaded_pair("own", preset).eos == pair.eos
 
 
 @pytest.mark.parametrize(

@@ -350,3 +350,19 @@ def test_repeats_of_different_lengths_are_compared_by_their_pace():
     assert even["name"] == "middle" and even["n_tokens"] == 20
     assert even["seconds"] / even["n_tokens"] == pytest.approx((0.14 + 0.2) / 2)
     assert even["prefill_s"] == pytest.approx((2.0 + 1.0) / 2)
+
+
+def test_what_a_worker_says_is_kept_whatever_its_bytes(tmp_path, monkeypatch):
+    """In a locale of ASCII too: what is no UTF-8 is shown as that."""
+    monkeypatch.setattr(common, "CACHE", tmp_path)
+    worker = tmp_path / "python"
+    worker.write_text(
+        "#!/bin/sh\nprintf 'caf\\303\\251 \\377 %s' \"$PYTHONUTF8$SP_VLLM\"\nexit 3\n"
+    )
+    worker.chmod(0o755)
+    monkeypatch.setenv("SP_VLLM_PYTHON", str(worker))
+    monkeypatch.setenv("SP_VLLM", "another method's")
+    method = Autoregressive()
+    with pytest.raises(RuntimeError, match="ended with code 3; its log is .*vllm.log"):
+        engine.VLLMEngine("pocket", method).run([(0, tasks.load("pocket-facts", 1)[0])])
+    assert (tmp_path / "vllm.log").read_text(encoding="utf-8") == "café � 1"

@@ -8,7 +8,9 @@ changes. Where that would take minutes (a window of 32,768 tokens) the context e
 """
 
 import copy
+import json
 import re
+from pathlib import Path
 
 import torch
 import transformers
@@ -93,6 +95,31 @@ def _turning_points(settings):
 
 
 # ---- files -------------------------------------------------------------------------------------
+
+
+def ends_are_readable(folder):
+    """Refuse a generation_config.json that is there and does not say what ends an answer.
+
+    transformers would go on as if there were none, and answers would run past their end. A folder
+    without one is right, and a hub id is not asked.
+    """
+    file = Path(folder) / "generation_config.json"
+    if not file.exists():
+        return
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{file} cannot be read ({error}), and it says which tokens end an answer; fetch the "
+            "model again"
+        ) from error
+    ends = settings.get("eos_token_id") if isinstance(settings, dict) else "no settings"
+    listed = ends if isinstance(ends, list) else [ends]
+    if not all(end is None or type(end) is int for end in listed):
+        raise ValueError(
+            f"{file} has {ends!r} where the numbers of the tokens that end an answer should be; "
+            "fetch the model again"
+        )
 
 
 def has_all(loading, folder):

@@ -319,7 +319,8 @@ def check_tokenizers(a, b, name_a, name_b):
 def read_config(folder):
     """The configuration of a model that can be computed here.
 
-    Errors, one sentence each: none that can be read, and one of a family that does not fit.
+    Errors, one sentence each: none that can be read, one of a family that does not fit, and end
+    tokens that cannot be read.
     """
     try:
         config = AutoConfig.from_pretrained(folder)
@@ -329,6 +330,7 @@ def read_config(folder):
             f"({first_line(error)}); give a model's folder, or a hub id that can be reached from "
             "here"
         ) from error
+    checks.ends_are_readable(folder)
     return checks.text_config(config, folder)
 
 

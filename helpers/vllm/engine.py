@@ -29,13 +29,15 @@ from helpers import common, experiments, models, store, tasks
 from helpers.common import track
 from helpers.decoding.batch import Generation, cut_at_stop
 from helpers.methods import Autoregressive, EntropyStop, Sampling, Speculative
-from helpers.models import pairs
+from helpers.models import checks, pairs
 from helpers.vllm import layout, plugin
 
 # Below this temperature single precision rounds away over 1e-4 of q, and what vLLM hands over no
 # longer gives an exact entropy.
 COLDEST = 0.25
 OWN_FILES = ("engine.py", "layout.py", "plugin.py", "worker.py")
+# Not for the worker: another method's settings, and what takes docstrings from transformers.
+OF_THIS_PROCESS = (plugin.SETTINGS, "PYTHONOPTIMIZE")
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,8 @@ class VLLMEngine:
                 cwd=common.ROOT,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
             )
             reply = json.loads(reply_file.read_text()) if reply_file.exists() else {}
         if "answers" in reply:
@@ -222,7 +225,8 @@ class VLLMEngine:
 
     def _environment(self):
         """Environment variables of the worker's process."""
-        env = {name: value for name, value in os.environ.items() if name != plugin.SETTINGS}
+        env = {name: value for name, value in os.environ.items() if name not in OF_THIS_PROCESS}
+        env["PYTHONUTF8"] = "1"  # its log is read as that, whatever the locale
         env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         env["PYTHONPATH"] = str(common.ROOT)
         env.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
@@ -366,11 +370,13 @@ def unloaded_pair(name, preset):
     """
     folders = {role: models.locate(getattr(preset, role), preset) for role in ("draft", "target")}
     tokenizer = pairs.load_tokenizer(folders["target"])
-    vocabulary = AutoConfig.from_pretrained(folders["target"]).vocab_size
+    for folder in folders.values():
+        checks.ends_are_readable(folder)
+    config = AutoConfig.from_pretrained(folders["target"])
     try:
         configured = GenerationConfig.from_pretrained(folders["target"]).eos_token_id
-    except OSError:
-        configured = None
+    except OSError:  # there is none: as in-process, the model's configuration says it
+        configured = config.get_config_dict(folders["target"])[0].get("eos_token_id")
     if not isinstance(configured, list):
         configured = [configured]
     ends = {tokenizer.eos_token_id, *configured} - {None}
@@ -378,7 +384,7 @@ def unloaded_pair(name, preset):
         name=name,
         draft=None,
         # The worker says where and in what it ran.
-        target=SimpleNamespace(device="cpu", dtype="", vocab_size=vocabulary),
+        target=SimpleNamespace(device="cpu", dtype="", vocab_size=config.vocab_size),
         tokenizer=tokenizer,
         eos=tuple(sorted(ends)),
         experts={},
