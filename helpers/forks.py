@@ -26,6 +26,7 @@ from helpers.decoding.sampling import ACCEPT, DRAFT, REPLACE, sample
 from helpers.experiments import identity, key
 from helpers.methods import Sampling, Speculative
 from helpers.probes import read
+from helpers.tasks import judge, sandbox
 
 # Distances between the seeds of a job's answer, of its forks' tokens and of what follows a fork at
 # each position: no uniform serves twice.
@@ -117,7 +118,9 @@ def follow(pair, problems, rows, chosen, *, sampling=Sampling(), batch_size=64):
 def _scores(pair, jobs, sampling, batch_size):
     """Grades of answers that go on strictly: a job is (problem, seed, first tokens). Cached."""
     code = store.code_version(), store.code_version(("forks.py",))
-    file = store.cached("forks", code, *identity(pair), sampling, jobs)
+    graders = [tasks.grader(task) for task in sorted({problem.task for problem, _, _ in jobs})]
+    means = judge.configured(), sandbox.possible()
+    file = store.cached("forks", code, *identity(pair), sampling, jobs, graders, means)
     scores = store.load(file)
     if scores is None:
         # Two strict replacements are often the same token: the same job.

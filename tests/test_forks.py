@@ -1,6 +1,7 @@
 """Forks against exact enumeration on a model of three words, and wrong ways to draw them."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from conftest import table, table_pair
 
 from helpers import common, decoding, forks, models, rules, tables, tasks
 from helpers.methods import Fixed, Sampling, Speculative
+from helpers.tasks import sandbox
 
 TARGET = table(120, sharp=2.0)
 DRAFT = table(300, sharp=2.0)
@@ -299,6 +301,27 @@ def test_a_branch_goes_on_as_the_target(tiny, problems):
 def test_at_temperature_0_nothing_is_rescued(tiny, problems, rows):
     places = forks.points(tiny, problems[:50], rows.head(50), sampling=Sampling(0.0))
     assert (places.tv == 0).all()
+
+
+def test_grades_are_of_what_could_grade(tiny, problems, monkeypatch):
+    """Where no program could be run, or the grader was another, forks are graded anew."""
+    jobs = [(problem, 7, (0, 1, 2)) for problem in problems[:3]]
+    asked = []
+
+    def grade_many(answers):
+        asked.append(len(answers))
+        return [tasks.Grade(float(len(asked)), "") for _ in answers]
+
+    monkeypatch.setattr(tasks, "grade_many", grade_many)
+    monkeypatch.setattr(sandbox, "possible", lambda: False)
+    for _ in range(2):
+        assert forks._scores(tiny, jobs, Sampling(), 8) == [1] * 3
+    monkeypatch.setattr(sandbox, "possible", lambda: True)
+    assert forks._scores(tiny, jobs, Sampling(), 8) == [2] * 3
+    other = replace(tasks.TASKS["tiny"], grade=lambda reference, text: tasks.Grade(0.5, ""))
+    monkeypatch.setitem(tasks.TASKS, "tiny", other)
+    assert forks._scores(tiny, jobs, Sampling(), 8) == [3] * 3
+    assert asked == [3, 3, 3]
 
 
 # ---- what is said of them ----------------------------------------------------------------------
