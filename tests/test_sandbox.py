@@ -4,6 +4,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -203,6 +204,7 @@ def solve(n):
     os.kill(-1, 9)
     os.kill(os.getpid(), 9)""",
     "signals ignored": """
+import shutil
 import signal
 def solve(n):
     for s in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
@@ -679,8 +681,13 @@ def test_programs_that_nothing_may_run_have_no_score(monkeypatch):
     assert fact.score == 1
 
 
-def test_no_unshare_means_no_isolation(monkeypatch):
-    monkeypatch.setattr(sandbox.shutil, "which", lambda name: None)
+def test_unshare_is_started_from_where_it_was_found(isolated, monkeypatch, tmp_path):
+    found = tmp_path / "unshare"
+    found.write_text(f'#!/bin/sh\nexec {shutil.which("unshare")} "$@"\n')
+    found.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert sandbox.isolation.__wrapped__()[0] == str(found)
+    found.unlink()
     assert sandbox.isolation.__wrapped__() is None
 
 

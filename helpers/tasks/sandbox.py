@@ -68,14 +68,16 @@ class Program(NamedTuple):
 @cache
 def isolation():
     """The `unshare` command with which the sandbox closes on this system, or None."""
-    if not shutil.which("unshare") or platform.machine() not in ("x86_64", "aarch64"):
+    found = shutil.which("unshare")
+    if not found or platform.machine() not in ("x86_64", "aarch64"):
         return None
+    prefix = (found, *UNSHARE[1:])  # by its path: the sandbox's own environment has none
     trial = Program("import hashlib, math, typing")
     try:
-        closes, _ = _run(trial, UNSHARE, cpu_s=5, wall_s=20)
+        closes, _ = _run(trial, prefix, cpu_s=5, wall_s=20)
     except RuntimeError:
         return None
-    return UNSHARE if closes else None
+    return prefix if closes else None
 
 
 def possible():
