@@ -21,3 +21,15 @@ def test_make_lab_serves_the_whole_repository_to_whoever_starts_it(user, tmp_pat
     )
     assert f'jupyter lab --ServerApp.root_dir="{ROOT}"' in done.stdout
     assert ("--allow-root" in done.stdout) == (user == "0")
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
+def test_make_help_lists_every_target_that_says_what_it_does():
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True)
+    said = [
+        line.split(":")[0].ljust(14) + line.split("## ")[1]
+        for line in (ROOT / "Makefile").read_text().splitlines()
+        if "  ## " in line
+    ]
+    assert len(said) > 15
+    assert done.stdout.splitlines()[: len(said)] == said
