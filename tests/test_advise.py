@@ -208,7 +208,7 @@ def test_a_prediction_that_misses_says_so(written):
     right = advice.stats.Interval(1.02, 0.9, 1.1, 5)
     near = advise.Check(right, right, check.gain, 5)
     far = advise.Check(off, right, check.gain, 5)
-    assert "off by 50%" in advise.on_timing(found, far)
+    assert "off by 50 %" in advise.on_timing(found, far)
     assert "within their scatter" in advise.on_timing(found, near)
     slower = advise.Check(right, right, off, 5)
     assert found.word == "speculate"

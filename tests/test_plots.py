@@ -89,6 +89,12 @@ def test_the_map_of_costs_has_a_bar_for_each_machine_and_marks_this_one():
     assert colours == [style.METHODS["SP"].colour, style.METHODS["SP_entropy+dyn"].colour]
 
 
+def test_the_map_of_speakers_says_its_shares_as_our_texts_do():
+    shares = pd.DataFrame({"task": ["math", "code"], "draft": [0.054, 1.0], "math": [0.946, 0.0]})
+    (ax,) = plots.confusion(shares).axes
+    assert [text.get_text() for text in ax.texts] == ["5 %", "95 %", "100 %", "0 %"]
+
+
 # ---- labels that stand in no table -------------------------------------------------------------
 
 

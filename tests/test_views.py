@@ -257,7 +257,7 @@ def test_the_changed_token_is_followed_by_the_word_counterfactual(traces, pocket
         (rules.Gated(0.5, gate="high_entropy"), "√ where H(q) > 0.5 nats, strict elsewhere"),
         (rules.Gated(0.5, gate="target_entropy"), "√ where H(p) ≤ 0.5 nats, strict elsewhere"),
         (rules.Gated(0.9, gate="max_prob"), "√ where max q ≥ 0.9, strict elsewhere"),
-        (rules.Gated(0.3, gate="random"), "√ at random positions, 30% of them, strict elsewhere"),
+        (rules.Gated(0.3, gate="random"), "√ at random positions, 30 % of them, strict elsewhere"),
         (Half(), "Half(share=0.5) everywhere"),
         (Bold(), "Bold everywhere"),
         (rules.Gated(1.0, Bold()), "Bold where H(q) ≤ 1 nats, strict elsewhere"),
@@ -380,6 +380,17 @@ def test_the_static_picture_needs_no_colour(traces, pocket, problems):
     bare = re.sub(r' (style|title)="[^"]*"', "", page)
     for sign in ("<sup>★</sup>", "<del>", "<sup>✗</sup>", "<ins>"):
         assert sign in bare
+
+
+def test_the_static_picture_is_a_white_card_in_every_theme():
+    """What a dark theme colours anew, tables and their rows, says its colours itself."""
+    numbers = static.numbers(pd.DataFrame({"a": [1, 2]}), bold=0)
+    page = Tags(static.page("heading", [cells.legend()], table=numbers))
+    styles = [(tag, attributes.get("style", "")) for tag, attributes in page.tags]
+    assert page.tags[0][0] == "div"
+    coloured = [style for tag, style in styles if tag in ("div", "table", "tr")]
+    assert len(coloured) == 1 + 1 + 3
+    assert all("background-color:#fff;color:#000" in style for style in coloured)
 
 
 # ---- the views ---------------------------------------------------------------------------------

@@ -260,7 +260,8 @@ def on_rules(found, sampling):
         lines.append(f"The same as SP on these answers{why}: {'; '.join(same)}.")
     if faster:
         gains = [found.relaxed[label].ratio.estimate - 1 for label in faster]
-        spread = f"{min(gains):.1%}" if len(gains) == 1 else f"{min(gains):.1%} to {max(gains):.1%}"
+        least, most = (f"{100 * gain:.1f}" for gain in (min(gains), max(gains)))
+        spread = f"{least} %" if len(gains) == 1 else f"{least} to {most} %"
         lines.append(
             f"Faster than SP, judged together (Holm): {len(faster)} of {len(judged.words)} rules, "
             f"by {spread} ({'; '.join(faster)})."
@@ -306,7 +307,7 @@ def on_machines(found):
         f"{style.number(found.c)}, and the advice is the same from c = {style.number(low)} to "
         f"{style.number(high)} with this machine's times of verifying ({'; '.join(edges)}). "
         f"The same: the same verdict on speculation, and where it is to speculate, at least "
-        f"{advice.NEAR_ENOUGH:.0%} of the tokens per second of what would be chosen there."
+        f"{100 * advice.NEAR_ENOUGH:.0f} % of the tokens per second of what would be chosen there."
     )
 
 
@@ -327,8 +328,8 @@ def on_timing(found, check):
     judged = "The prediction is within their scatter."
     if misses:
         judged = (
-            f"The prediction is off by {off:.0%} here, more than the scatter of these answers: "
-            "trust the measured ratio, and run this again on an idle machine."
+            f"The prediction is off by {100 * off:.0f} % here, more than the scatter of these "
+            "answers: trust the measured ratio, and run this again on an idle machine."
         )
     return (
         f"{check.n} answers of the reported half were timed, each {REPEATS} times, the middle run "

@@ -363,7 +363,7 @@ def expected_table(forward):
         gamma = max(speed, key=speed.get)
         lines.append(
             {
-                "accepted": f"{alpha:.0%}",
+                "accepted": f"{100 * alpha:.0f} %",
                 "best γ": gamma,
                 "tokens/s": f"{speed[gamma]:.1f}",
                 "÷ the target alone": f"{speed[gamma] / alone:.2f}",
@@ -590,9 +590,10 @@ def _verdict(facts):
     else:
         exact = "**In fp32 some greedy answers are not those of transformers' generate.**"
     return (
-        f"{exact} In bf16 {facts['equal_in_bf16']:.1%} are, and {facts['same_in_bf16']:.1%} of the "
-        "tokens stand before the first difference: kernels for one token and for several round "
-        "differently, so that a near-tie may fall to the other side."
+        f"{exact} In bf16 {100 * facts['equal_in_bf16']:.1f} % are, and "
+        f"{100 * facts['same_in_bf16']:.1f} % of the tokens stand before the first difference: "
+        "kernels for one token and for several round differently, so that a near-tie may fall to "
+        "the other side."
     )
 
 
@@ -604,7 +605,8 @@ def _about(name, facts):
             f"**Timing only**, {facts['dtype']}: the weights are {facts['weights']}, the prompts "
             "any tokens, so what is accepted says nothing; the times of forwards and rounds do. "
         )
-    text += f"AS_large reaches {facts['bandwidth_share']:.0%} of the memory's bandwidth."
+    share = f"{100 * facts['bandwidth_share']:.0f} %"
+    text += f"AS_large reaches {share} of the memory's bandwidth."
     for rival, reason in facts["absent"].items():
         text += f" Not in the race: {rival} ({reason})."
     return text

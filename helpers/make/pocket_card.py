@@ -67,7 +67,7 @@ def score_table(pair, methods):
     for domain in DOMAINS:
         answers = experiments.run(pair, methods, tasks.load(f"pocket-{domain}", N))
         mean = answers.groupby("method").score.mean()
-        shares = {method.label: f"{mean[method.label]:.0%}" for method in methods}
+        shares = {method.label: f"{100 * mean[method.label]:.0f} %" for method in methods}
         rows.append({"domain": domain, **shares})
     return markdown(rows)
 

@@ -101,8 +101,9 @@ def _explain_rescue(ax, relaxed, places):
     left, wide = places[token.position, False]
     ratio = token.p_x / token.q_x
     words = (
-        f"The draft says {token.text} with {token.q_x:.0%}, the target with {token.p_x:.1%}:\n"
-        f"strict keeps it {ratio:.0%} of the time, relaxed {ratio**0.5:.0%}."
+        f"The draft says {token.text} with {100 * token.q_x:.0f} %, the target with "
+        f"{100 * token.p_x:.1f} %:\n"
+        f"strict keeps it {100 * ratio:.0f} % of the time, relaxed {100 * ratio**0.5:.0f} %."
     )
     ax.annotate(
         words,

@@ -63,8 +63,9 @@ def confusion(shares):
     """
     table = shares.set_index("task")
     fig, ax = plt.subplots(figsize=(1.3 * table.shape[1] + 2.2, 0.5 * len(table) + 1.4))
+    words = table.map(lambda share: f"{100 * share:.0f} %")
     sns.heatmap(
-        table, annot=True, fmt=".0%", cmap="Blues", vmin=0, vmax=1, cbar=False, linewidths=1, ax=ax
+        table, annot=words, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, linewidths=1, ax=ax
     )
     ax.set(ylabel="", title="Share of tokens by model")
     ax.tick_params(axis="y", rotation=0)

@@ -198,7 +198,7 @@ def counts(rows):
         changed = plural(len(changes), "decision")
         words = f"{changed} changed, the first at position {changes.iloc[0]}"
     return (
-        f"accepted {accepted} of {tested} tested ({accepted / tested:.0%}) · "
+        f"accepted {accepted} of {tested} tested ({100 * accepted / tested:.0f} %) · "
         f"relaxed tests {relaxed} · rescued {int(rows.rescued.sum())} · {words}"
     )
 

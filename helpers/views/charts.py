@@ -1,4 +1,4 @@
-"""Small charts of the views as SVG text: panels in a row, dark on white for any theme."""
+"""Small charts of the views as SVG text: panels in a row, dark on a white card for any theme."""
 
 import math
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ def chart(panels, width=424, height=220, columns=2):
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} {rows * height}" '
         f'width="{total}" font-family="sans-serif" font-size="12">'
-        f'<rect width="100%" height="100%" fill="#fff"/>{body}</svg>'
+        f'<rect width="100%" height="100%" rx="8" fill="#fff"/>{body}</svg>'
     )
 
 

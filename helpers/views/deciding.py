@@ -18,7 +18,7 @@ GATES = {
     "target_entropy": "where H(p) ≤ {:g} nats",
     "high_target_entropy": "where H(p) > {:g} nats",
     "max_prob": "where max q ≥ {:g}",
-    "random": "at random positions, {:.0%} of them",
+    "random": "at random positions, {:.0f} % of them",
 }
 POWERS = {0.5: "√", 0.0: "accept all", 1.0: "strict"}
 
@@ -145,7 +145,8 @@ def describe(rule):
         return f"{inner} where {name_of(rule)} is open, {elsewhere} elsewhere"
     if rule.gate == "low_entropy" and rule.tau == math.inf:
         return f"{inner} everywhere"
-    where = GATES[rule.gate].format(rule.tau)
+    threshold = 100 * rule.tau if rule.gate == "random" else rule.tau
+    where = GATES[rule.gate].format(threshold)
     return f"{inner} {where}, strict elsewhere"
 
 

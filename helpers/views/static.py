@@ -9,6 +9,9 @@ from urllib.parse import quote
 STATIC_CELLS = 300  # about 100 kB of HTML
 TAGS = {"rejected": "del", "residual": "ins", "rescued": "b", "note": "i", "speaker": "i"}
 UNDERLINES = {"relaxed": "2px dashed", "strict": "2px solid"}
+# Shades are chosen for a white page; on a dark one a card keeps theirs and the words' contrast.
+PAPER = "background-color:#fff;color:#000"
+CARD = f"{PAPER};padding:8px 12px;border-radius:8px"
 ADVICE = "(static picture; in JupyterLab, Run > Run All Cells first, then the controls move)"
 
 
@@ -25,7 +28,7 @@ def page(heading, lanes, picture="", alt="", table="", below=False):
     figures = image + table
     strips = "".join(_strip(lane) for lane in lanes)
     body = strips + figures if below else figures + strips
-    return f"<div><p><b>{escape(heading)}</b> <i>{ADVICE}</i></p>{body}</div>"
+    return f'<div style="{CARD}"><p><b>{escape(heading)}</b> <i>{ADVICE}</i></p>{body}</div>'
 
 
 def _strip(lane):
@@ -53,11 +56,15 @@ def _token(cell):
 
 
 def numbers(frame, bold=None):
-    """A small table; the row at position `bold` is set in bold. Values are escaped."""
+    """A small table; the row at position `bold` is set in bold. Values are escaped.
+
+    Table and rows say their colours themselves: JupyterLab has others for them in a dark theme.
+    """
     head = "".join(f"<th>{escape(str(column))}</th>" for column in frame)
     body = ""
     for i, row in enumerate(frame.itertuples(index=False)):
         opening, closing = ("<b>", "</b>") if i == bold else ("", "")
         fields = [f"<td>{opening}{escape(str(value))}{closing}</td>" for value in row]
-        body += f"<tr>{''.join(fields)}</tr>"
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        body += f'<tr style="{PAPER}">{"".join(fields)}</tr>'
+    head = f'<thead><tr style="{PAPER}">{head}</tr></thead>'
+    return f'<table style="{PAPER}">{head}<tbody>{body}</tbody></table>'
