@@ -33,10 +33,10 @@ print(kind.__module__, kind.__name__)
 def settings(tmp_path):
     """The folder of settings of an environment in which the package has been installed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    for place, files in project["tool"]["setuptools"]["data-files"].items():
-        (tmp_path / place).mkdir(parents=True)
-        for file in files:
-            shutil.copy(ROOT / file, tmp_path / place)
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for file, place in wheel["shared-data"].items():
+        (tmp_path / place).parent.mkdir(parents=True)
+        shutil.copy(ROOT / file, tmp_path / place)
     return tmp_path / "etc/jupyter"
 
 
