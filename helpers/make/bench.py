@@ -6,7 +6,7 @@ Prints a table, says above it who is fastest, and writes data/results/PAIR/bench
 run), bench.json and two figures; on another task than the pair's usual one, bench_TASK.parquet and
 bench_TASK.json. How the race is run, and which times count: helpers/make/race.py. Every new token
 counts. `seconds` hold everything; `decode_s` leaves out reading the prompt. All contestants are in
-memory at once: on qwen2.5-coder about 16 GiB.
+memory at once: on qwen2.5-coder about 23 GB.
 """
 
 import argparse
@@ -376,7 +376,7 @@ def _phases(part):
     if part.peer.any():
         return dict.fromkeys(PHASES, "")
     total = part.decode_s.sum()
-    return {phase: f"{part[f'{phase}_s'].sum() / total:.0%}" for phase in PHASES}
+    return {phase: f"{100 * part[f'{phase}_s'].sum() / total:.0f} %" for phase in PHASES}
 
 
 def installed():
@@ -506,7 +506,7 @@ def without_int8(gammas):
 def readable_reference(pair_name, policy):
     """SP on transformers' own modules as a Contestant: what the packed forward is worth."""
     plain = models.load_pair(pair_name, speed="plain")
-    return ours(plain, Speculative(rules.STRICT, policy, 'SP, speed="plain"'))
+    return ours(plain, Speculative(rules.STRICT, policy, "SP, transformers' own layers"))
 
 
 def outcome(rows, absent, fidelity, fidelity_of_rivals):

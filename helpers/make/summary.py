@@ -617,8 +617,6 @@ def _benchmark(pair):
     known = facts(pair, "bench")
     if not known:
         return f"The benchmark has not been run on {pair} yet."
-    race = pd.DataFrame(known.get("table", [{"method": DASH}]))
-    absent = [f"{name} ({reason})" for name, reason in known.get("absent", {}).items()]
     layers = []
     for model, milliseconds in known.get("linears", {}).items():
         layers += [
@@ -629,6 +627,18 @@ def _benchmark(pair):
     return paragraphs(
         # A race that carries its layers' fidelity was not run with the layers of the pair's note.
         f"### {pair if known.get('fidelity') else marked(pair)}",
+        *_race(known),
+        _beside_the_race(pair, known),
+        *layers,
+        *_other_races(pair),
+    )
+
+
+def _race(known):
+    """Who won a race, how it was run, and its table: paragraphs."""
+    race = pd.DataFrame(known.get("table", [{"method": DASH}]))
+    absent = [f"{name} ({reason})" for name, reason in known.get("absent", {}).items()]
+    return [
         known.get("sentence", "")
         or "This race was run before llama.cpp and OpenVINO GenAI were in it.",
         f"{known.get('n', DASH)} problems of {known.get('task', DASH)}, one answer at a time, "
@@ -636,9 +646,16 @@ def _benchmark(pair):
         f"{known.get('transformers', DASH)}:",
         markdown(race[[column for column in RACE if column in race]]),
         f"Not in the race: {'; '.join(absent)}." if absent else "",
-        _beside_the_race(pair, known),
-        *layers,
-    )
+    ]
+
+
+def _other_races(pair):
+    """The races on other tasks than the pair's usual one: paragraphs."""
+    parts = []
+    for file in sorted(folder(pair).glob("bench_*.json")):
+        known = facts(pair, file.stem)
+        parts += [f"#### On {known['task']}", *_race(known)]
+    return parts
 
 
 def _beside_the_race(pair, known):
