@@ -17,6 +17,7 @@ from helpers.ledger.grid import grid, knob
 from helpers.ledger.paces import place
 from helpers.ledger.speeds import time_of
 from helpers.methods import Fixed
+from helpers.plots import style
 from helpers.stats import Interval
 from helpers.views import cells, charts, static
 from helpers.views.controls import LOOK, TOP, Controls, PolicyChoice, bind, control_row, slider
@@ -337,7 +338,8 @@ class Sweep:
         per_second = numbers.speed.estimate / self.target_s
         speed = (
             f"{numbers.speed.show(2)} × AS_large ({per_second:.0f} tokens/s where the target's "
-            f"forward takes {1000 * self.target_s:.3g} ms) · accept ratio {numbers.accept:.3f}"
+            f"forward takes {style.number(1000 * self.target_s)} ms) · "
+            f"accept ratio {numbers.accept:.3f}"
         )
         if is_sp:
             return speed

@@ -237,6 +237,7 @@ BRIGHTNESS = """selector => {
     const [r, g, b] = getComputedStyle(node).backgroundColor.match(/[0-9]+/g).map(Number);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 }"""
+CARD = ".jp-RenderedHTML > div"  # of a static picture
 TOO_WIDE = (
     "[...document.querySelectorAll('.sp-view')]"
     ".some(view => view.scrollWidth > view.clientWidth + 2)"
@@ -646,6 +647,13 @@ def test_a_saved_view_is_its_static_picture_when_it_is_opened_again(opened, fold
     assert "Run > Run All Cells first" in again.text(".jp-OutputArea-output")
     assert again.page.locator("text=Error displaying widget").count() == 0
     assert not again.is_unsaved()
+    again.theme("JupyterLab Dark")
+    key = [f'{CARD} [title="H(q) {H} nats"]' for H in ("≤ 0.05", "> 2.5")]
+    card, sure, unsure = (again.page.evaluate(BRIGHTNESS, place) for place in (CARD, *key))
+    assert card == pytest.approx(255)
+    assert unsure < 128 < card - 20 < sure, "sure tokens fade into the card"
+    again.page.locator(CARD).screenshot(path=SCREENS / "anatomy-static-dark.png")
+    again.theme("JupyterLab Light")
     again.fine()
 
 
