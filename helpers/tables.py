@@ -65,8 +65,7 @@ def agreement(found):
         "predicted tokens/s": [pace(value) for value in found.predicted],
         "timed tokens/s": [pace(value) for value in found.timed],
         "timed ÷ predicted": [value.show(2) for value in found.ratio],
-        # what its forwards should take ÷ what they took, which is the same ratio of speeds
-        "timed ÷ predicted from its own forwards": [value.show(2) for value in found.of_forwards],
+        "time of its own steps ÷ time taken": [value.show(2) for value in found.of_forwards],
     }
     return pd.DataFrame(columns)
 

@@ -163,7 +163,7 @@ def test_the_table_of_predicted_and_timed_paces_has_the_digits_that_are_earned()
         "predicted tokens/s": "1569 [1378, 1778]",
         "timed tokens/s": "18.4 [17.9, 19.0]",
         "timed ÷ predicted": "1.20 [1.01, 1.45]",
-        "timed ÷ predicted from its own forwards": "1.20 [1.01, 1.45]",
+        "time of its own steps ÷ time taken": "1.20 [1.01, 1.45]",
     }
     by_gamma = tables.by_gamma({"SP": [(4, fast), (8, slow)]})
     assert list(by_gamma.iloc[0]) == ["SP", "1569 [1378, 1778]", "18.4 [17.9, 19.0]"]
