@@ -305,7 +305,7 @@ def write_cards(pair_name, preset):
     scores = []
     for task, rows in answers.items():
         mean = rows.groupby("method").score.mean()
-        scores.append({"task": task} | {m.label: f"{mean[m.label]:.0%}" for m in methods})
+        scores.append({"task": task} | {m.label: f"{100 * mean[m.label]:.0f} %" for m in methods})
     for name, domain in DOMAINS.items():
         folder = folder_of(preset.experts[name])
         gain = stats.difference(answers[domain.held_out], "score", name, DRAFT)

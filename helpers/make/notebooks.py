@@ -187,9 +187,7 @@ def _planned(file, pair, run, defaults):
             f"{where} plans nothing for {named}; write [pair_parameters.{named}] there, or leave "
             "--planned out"
         )
-    return {
-        name: value for name, value in found.parameters.items() if value != defaults.get(name)
-    }
+    return {name: value for name, value in found.parameters.items() if value != defaults.get(name)}
 
 
 def _for_kernels(task):
