@@ -691,6 +691,20 @@ def test_unshare_is_started_from_where_it_was_found(isolated, monkeypatch, tmp_p
     assert sandbox.isolation.__wrapped__() is None
 
 
+def test_a_sandbox_that_could_not_start_is_tried_again(isolated, monkeypatch, tmp_path):
+    """Namespaces that others hold for a moment must not leave all programs ungraded."""
+    tried = tmp_path / "tried"
+    found = tmp_path / "unshare"
+    found.write_text(
+        f"#!/bin/sh\n[ -e {tried} ] || {{ : > {tried}; exit 1; }}\n"
+        f'exec {shutil.which("unshare")} "$@"\n'
+    )
+    found.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert sandbox.isolation.__wrapped__()[0] == str(found)
+    assert tried.exists()
+
+
 # ---- answers to HumanEval and pocket-code ------------------------------------------------------
 
 HUMANEVAL = {

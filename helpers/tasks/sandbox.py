@@ -73,11 +73,14 @@ def isolation():
         return None
     prefix = (found, *UNSHARE[1:])  # by its path: the sandbox's own environment has none
     trial = Program("import hashlib, math, typing")
-    try:
-        closes, _ = _run(trial, prefix, cpu_s=5, wall_s=20)
-    except RuntimeError:
-        return None
-    return prefix if closes else None
+    for pause in (0.0, *PAUSES_S):  # others may be about to give back what was missing
+        time.sleep(pause)
+        try:
+            closes, _ = _run(trial, prefix, cpu_s=5, wall_s=20)
+        except RuntimeError:
+            continue
+        return prefix if closes else None
+    return None
 
 
 def possible():
