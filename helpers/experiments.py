@@ -12,6 +12,7 @@ import statistics
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from queue import SimpleQueue
 
@@ -23,6 +24,7 @@ from helpers import models, store, tasks
 from helpers.common import track
 from helpers.decoding import decode, decoder_of
 from helpers.decoding.batch import synchronise
+from helpers.kept import Answers
 from helpers.methods import Sampling
 from helpers.store import DECODING, GRADING, code_version
 from helpers.tasks import judge, sandbox
@@ -57,18 +59,42 @@ def run(
     with one row per tested or emitted position. Timings are not filled: rows of a batch share time.
     """
     jobs = [(seed, problem) for seed in seeds for problem in problems]
-    parts = _batches(jobs, batch_size)
-    chunks = [(method, part) for method in methods for part in parts]
+    asked = [_kept(pair, method, jobs, sampling, trace, max_new_tokens) for method in methods]
+    batches = [
+        (method, answers, batch)
+        for method, answers in zip(methods, asked)
+        for batch in _batches(answers.missing(), batch_size)
+    ]
 
-    def decoded(own_pair, chunk):
-        method, part = chunk
-        return _chunk(own_pair, method, part, sampling, trace, max_new_tokens)
+    def decoded(own_pair, work):
+        method, answers, batch = work
+        limit = max_new_tokens or batch[0][1].max_new_tokens
+        answers.keep(batch, *_decode_batch(own_pair, method, batch, sampling, limit, trace))
 
-    frames = list(track(_each(pair, decoded, chunks), "decoding", len(chunks)))
+    for _ in track(_each(pair, decoded, batches), "decoding", len(batches)):
+        pass
+    frames = [_labelled(pair, method, *one.in_order()) for method, one in zip(methods, asked)]
     rows = with_ratios(pd.concat([rows for rows, _ in frames], ignore_index=True))
     if not trace:
         return rows
     return rows, pd.concat([traces for _, traces in frames], ignore_index=True)
+
+
+def _kept(pair, method, jobs, sampling, trace, max_new_tokens):
+    """The answers of a method that are in the cache. Their grades are those of today's graders.
+
+    A method's label is what a notebook calls it, and nothing that an answer depends on.
+    """
+    code = (code_version(DECODING), decoder_of(method))
+    nameless = replace(method, label=type(method).__name__)
+    file = store.cached("answers", code, *identity(pair), nameless, sampling, max_new_tokens)
+    return Answers(file.with_suffix(""), jobs, trace, _grade_anew)
+
+
+def _labelled(pair, method, rows, trace):
+    """Kept rows under the names that are asked for: weights and methods may have had others."""
+    rows = rows.drop(columns="graded_by").assign(pair=pair.name, method=method.label)
+    return rows, trace if trace is None else trace.assign(method=method.label)
 
 
 def _batches(jobs, batch_size):
@@ -132,44 +158,21 @@ def side_by_side(pair, act, items):
             yield pending.popleft().result()
 
 
-def _chunk(pair, method, jobs, sampling, trace, max_new_tokens):
-    """Rows and trace (None where none is asked for) of one batch, from the cache or decoded.
-
-    Only the grades are taken again when it is the graders, or the judge, that have changed.
-    """
-    limit = max_new_tokens or max(problem.max_new_tokens for _, problem in jobs)
-    code = (code_version(DECODING), decoder_of(method))
-    file = store.cached("runs", code, *identity(pair), method, sampling, limit, jobs)
-    traced = file.with_name(f"{file.stem}-traced.pkl")
-    if trace or traced.exists():
-        file = traced
-    graded_by = _graders([problem for _, problem in jobs])
-    kept = store.load(file)
-    if kept is None:
-        rows, traces = _decode_chunk(pair, method, jobs, sampling, limit, trace)
-        store.keep(file, (rows, traces, graded_by))
-    else:
-        rows, traces, grader = kept
-        if grader != graded_by:
-            rows = _grade_anew(rows, jobs)
-            store.keep(file, (rows, traces, graded_by))
-    # The same weights may be known under two names: the rows carry the one that was asked for.
-    return rows.assign(pair=pair.name), traces if trace else None
-
-
-def _decode_chunk(pair, method, jobs, sampling, limit, trace):
-    """Decode and grade one batch, prompts of like length beside each other."""
-    jobs = sorted(jobs, key=lambda job: len(str(job[1].messages)))
+def _decode_batch(pair, method, jobs, sampling, limit, trace):
+    """Rows of one batch and their traces (None where none is asked for), in the jobs' order."""
+    # Prompts of like length are decoded beside each other.
+    order = sorted(range(len(jobs)), key=lambda n: len(str(jobs[n][1].messages)))
     answers = decode(
         pair,
         method,
-        [pair.encode(problem.messages) for _, problem in jobs],
-        [key(seed, problem) for seed, problem in jobs],
+        [pair.encode(jobs[n][1].messages) for n in order],
+        [key(*jobs[n]) for n in order],
         sampling=sampling,
         max_new_tokens=limit,
         stop=jobs[0][1].stop,
         trace=trace,
     )
+    answers = [answers[order.index(n)] for n in range(len(jobs))]
     grades = tasks.grade_many(
         [(problem, answer.text) for (_, problem), answer in zip(jobs, answers)]
     )
@@ -177,24 +180,28 @@ def _decode_chunk(pair, method, jobs, sampling, limit, trace):
         tidy_row(pair, method, seed, problem, answer, grade, sampling, limit)
         for (seed, problem), answer, grade in zip(jobs, answers, grades)
     ]
+    rows = pd.DataFrame(rows).assign(graded_by=_graded_by(jobs))
     if not trace:
-        return pd.DataFrame(rows), None
+        return rows, None
     traces = [
         answer.trace.assign(problem_id=problem.id, seed=seed, method=method.label)
         for (seed, problem), answer in zip(jobs, answers)
     ]
-    return pd.DataFrame(rows), pd.concat(traces, ignore_index=True)
+    return rows, traces
 
 
 def _grade_anew(rows, jobs):
-    """The same rows with the grades of today's graders."""
-    problems = {(seed, problem.id): problem for seed, problem in jobs}
-    answers = [(problems[row.seed, row.problem_id], row.text) for row in rows.itertuples()]
+    """The rows of a batch as they are, or with the grades of today's graders where these differ."""
+    graded_by = _graded_by(jobs)
+    if (rows.graded_by == graded_by).all():
+        return rows
+    answers = [(problem, text) for (_, problem), text in zip(jobs, rows.text)]
     grades = tasks.grade_many(answers)
     return rows.assign(
         score=[grade.score for grade in grades],
         ungraded=[why_ungraded(grade) for grade in grades],
         code=code_version(),
+        graded_by=graded_by,
     )
 
 
@@ -348,6 +355,11 @@ def with_ratios(rows):
         tokens_per_round=rows.n_tokens / rows.target_calls.where(rows.target_calls > 0),
         tokens_per_s=rows.n_tokens / rows.seconds,
     )
+
+
+def _graded_by(jobs):
+    """`_graders` of the problems of some jobs, as a text."""
+    return store.fingerprint(_graders([problem for _, problem in jobs]))
 
 
 def _graders(problems):

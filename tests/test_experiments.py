@@ -1,5 +1,6 @@
 """Runs are cached by all that determines them, survive a stop, and measure what they say."""
 
+import dataclasses
 import statistics
 
 import pandas as pd
@@ -54,7 +55,7 @@ def test_a_second_run_reads_the_cache_and_a_changed_one_does_not(pocket, monkeyp
     pd.testing.assert_frame_equal(first, experiments.run(pocket, METHODS, PROBLEMS))
     for changed in (
         {"methods": [Autoregressive("target")]},
-        {"problems": PROBLEMS[:5]},
+        {"problems": [*PROBLEMS[:5], dataclasses.replace(PROBLEMS[5], id="another")]},
         {"seeds": [7]},
         {"sampling": experiments.Sampling(0.5)},
         {"max_new_tokens": 9},
@@ -98,6 +99,44 @@ def test_a_traced_run_serves_the_untraced_one(pocket, monkeypatch):
     assert traced.tokens.equals(plain.tokens)
     monkeypatch.setattr(experiments, "decode", lambda *a, **k: pytest.fail("decoded again"))
     pd.testing.assert_frame_equal(traced, experiments.run(pocket, METHODS, PROBLEMS))
+
+
+def test_an_answer_is_decoded_once_whatever_it_is_asked_for_with(pocket, monkeypatch, tmp_path):
+    relaxed = METHODS[1]
+    jobs = []
+    real = experiments.decode
+
+    def counted(pair, method, prompts, keys, **options):
+        jobs.extend(keys)
+        return real(pair, method, prompts, keys, **options)
+
+    monkeypatch.setattr(experiments, "decode", counted)
+    experiments.run(pocket, [relaxed], PROBLEMS[2:4], [0], trace=True)
+    renamed = dataclasses.replace(relaxed, label="by another name")
+    rows, trace = experiments.run(pocket, [renamed], PROBLEMS, [1, 0], trace=True, batch_size=4)
+    assert len(jobs) == len(set(jobs)) == 12
+    assert set(rows.method) == set(trace.method) == {"by another name"}
+    asked = [(seed, problem.id) for seed in (1, 0) for problem in PROBLEMS]
+    assert list(zip(rows.seed, rows.problem_id)) == asked
+    assert list(dict.fromkeys(zip(trace.seed, trace.problem_id))) == asked
+    twice = experiments.run(pocket, [relaxed], [PROBLEMS[0]] * 2, [0])
+    assert len(jobs) == 12 and len(twice) == 2 and twice.text.nunique() == 1
+
+    monkeypatch.setattr(common, "CACHE", tmp_path / "empty")
+    fresh_rows, fresh_trace = experiments.run(pocket, [renamed], PROBLEMS, [1, 0], trace=True)
+    # A block's forwards count for all rows of its batch, one near its end among them.
+    own = [column for column in rows if column != "draft_calls"]
+    pd.testing.assert_frame_equal(rows[own], fresh_rows[own])
+    pd.testing.assert_frame_equal(trace, fresh_trace, rtol=1e-3, atol=1e-5)  # rounding
+
+
+def test_a_damaged_batch_is_decoded_again(pocket, own_cache):
+    first = experiments.run(pocket, METHODS, PROBLEMS, batch_size=2)
+    files = sorted((own_cache / "answers").glob("*/*.pkl"))
+    assert len(files) == 6
+    files[0].write_bytes(files[0].read_bytes()[:-1])
+    files[1].write_bytes(files[2].read_bytes())  # of another name: not its own
+    pd.testing.assert_frame_equal(experiments.run(pocket, METHODS, PROBLEMS, batch_size=2), first)
 
 
 def test_an_interrupted_run_goes_on_where_it_was(pocket, monkeypatch):
