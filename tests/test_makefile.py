@@ -25,7 +25,8 @@ def test_make_lab_serves_the_whole_repository_to_whoever_starts_it(user, tmp_pat
 
 @pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
 def test_make_help_lists_every_target_that_says_what_it_does():
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True)
+    command = ["make", "--no-print-directory", "help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     said = [
         line.split(":")[0].ljust(14) + line.split("## ")[1]
         for line in (ROOT / "Makefile").read_text().splitlines()
