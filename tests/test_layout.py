@@ -11,7 +11,7 @@ from conftest import ROOT
 LAYERS = [
     {"common", "rules", "stats"},
     {"store", "methods", "registration", "headline"},
-    {"models", "tasks", "plots", "stopping", "drift"},
+    {"models", "tasks", "plots", "stopping", "drift", "kept"},
     {"decoding", "learned"},
     {"experiments"},
     {"probes"},
