@@ -57,6 +57,7 @@ def run(
 
     Returns a DataFrame with one row per generation; with trace=True a pair (rows, trace), the trace
     with one row per tested or emitted position. Timings are not filled: rows of a batch share time.
+    Methods take turns batch by batch, because a model keeps the prompts that it has read last.
     """
     jobs = [(seed, problem) for seed in seeds for problem in problems]
     asked = [_kept(pair, method, jobs, sampling, trace, max_new_tokens) for method in methods]
@@ -65,6 +66,7 @@ def run(
         for method, answers in zip(methods, asked)
         for batch in _batches(answers.missing(), batch_size)
     ]
+    batches.sort(key=lambda work: jobs.index(work[2][0]))
 
     def decoded(own_pair, work):
         method, answers, batch = work

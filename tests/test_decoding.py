@@ -4,13 +4,17 @@ import itertools
 import shutil
 import sys
 import types
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, table, table_pair
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from helpers import decoding, rules, tasks
+from helpers.decoding import dispatch
+from helpers.decoding.one_by_one import is_cheaper
 from helpers.methods import (
     Autoregressive,
     Confidence,
@@ -410,6 +414,51 @@ def test_greedy_equals_the_target(pocket, prompts, method):
         for m in (method, METHODS[0])
     ]
     assert [a.tokens for a in run[0]] == [a.tokens for a in run[1]]
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["ends", "endless"])
+@pytest.mark.parametrize("gamma", [1, 3, 8])
+@pytest.mark.parametrize(
+    "rule",
+    [rules.STRICT, rules.SP_entropy(1.5), rules.Gated(1.0, rules.ACCEPT_ALL), rules.Spike(2.0)],
+    ids=["strict", "sqrt", "accept all", "history"],
+)
+def test_one_by_one_is_the_decoder_of_blocks(packed, prompts, rule, gamma, ends, monkeypatch):
+    """Same tokens, calls and traces; drafts differ by blocks that an end token would have ended."""
+    pair = packed if ends else replace(packed, eos=())
+    method = Speculative(rule, Fixed(gamma), "SP")
+    keys = [(4, i) for i in range(len(prompts))]
+    hot = Sampling(2.2, top_k=50)
+    runs = []
+    for cheaper in (False, True):
+        monkeypatch.setattr(dispatch, "is_cheaper", lambda *facts, cheaper=cheaper: cheaper)
+        runs.append(
+            decoding.decode(
+                pair, method, prompts, keys, sampling=hot, max_new_tokens=40, trace=True
+            )
+        )
+    for block, single in zip(*runs):
+        assert single.tokens == block.tokens
+        for count in ("target_calls", "accepted", "rescued", "finish"):
+            assert getattr(single, count) == getattr(block, count)
+        assert single.drafted == block.drafted or ends and single.drafted > block.drafted
+        # Sums over the vocabulary are rounded differently in a block.
+        pd.testing.assert_frame_equal(single.trace, block.trace, rtol=1e-4, atol=1e-6)
+    finishes = {answer.finish for answer in runs[0]}
+    assert ("eos" in finishes) == ends
+    assert gamma == 1 or any(answer.accepted < answer.drafted for answer in runs[0])
+    if rule is not rules.STRICT:
+        assert sum(answer.rescued for answer in runs[0]) > 0
+
+
+def test_one_by_one_is_for_many_rows_of_a_large_pair_on_a_cpu(packed, pocket, monkeypatch):
+    assert not is_cheaper(pocket, Speculative(), 64)
+    fixed = Speculative(policy=Fixed(4))
+    monkeypatch.setattr(packed.__class__, "small", False)
+    assert is_cheaper(packed, fixed, 8)
+    assert not is_cheaper(packed, fixed, 7)
+    assert not is_cheaper(packed, METHODS[3], 64)  # an adaptive block looks at its own draft
+    assert not is_cheaper(packed, Speculative(rules.FLy(0.5), Fixed(4)), 64)
 
 
 def test_rollback_equals_recomputation(pocket, prompts):

@@ -139,6 +139,20 @@ def test_a_damaged_batch_is_decoded_again(pocket, own_cache):
     pd.testing.assert_frame_equal(experiments.run(pocket, METHODS, PROBLEMS, batch_size=2), first)
 
 
+def test_methods_take_turns_so_that_prompts_are_read_once(pocket, monkeypatch, tmp_path):
+    monkeypatch.setattr(type(pocket), "small", False)  # one batch after the other
+    pair = pocket.copy()
+    reads = []
+    read = pair.draft._read
+    monkeypatch.setattr(pair.draft, "_read", lambda *a: reads.append(1) or read(*a))
+    experiments.run(pair, METHODS[:1], PROBLEMS, batch_size=2)
+    alone = len(reads)
+    assert alone >= 3
+    monkeypatch.setattr(common, "CACHE", tmp_path / "other")
+    experiments.run(pair, METHODS, PROBLEMS, batch_size=2)
+    assert len(reads) == 2 * alone
+
+
 def test_an_interrupted_run_goes_on_where_it_was(pocket, monkeypatch):
     real, calls = experiments.decode, []
 

@@ -4,10 +4,14 @@ The models are small and random, with outliers planted as real ones have them: a
 down projection are a hundred times the others, and its weights for them a hundredth.
 """
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Letters
+from conftest import ROOT, Letters
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from helpers import experiments, models, tasks
@@ -303,6 +307,30 @@ def test_without_fbgemm_the_next_best_is_taken_and_named(
         found = fidelity.measure(packed, reference, texts[:1])
         assert found.precision == packed.precision == name
         assert found.tv < fidelity.EXACT_TV
+
+
+PAGES_OF_A_LOOP = """
+import resource, sys, torch
+from helpers.models.heap import keep_freed_memory
+if sys.argv[1] == "kept" and not keep_freed_memory():
+    sys.exit("malloc has no such settings")
+def fault():
+    torch.empty(1 << 24).fill_(1)  # 64 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+fault()
+first = fault()
+print(fault() - first)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc's malloc")
+def test_freed_memory_is_not_asked_for_again():
+    def pages(how):
+        command = [sys.executable, "-c", PAGES_OF_A_LOOP, how]
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return int(run.stdout)
+
+    assert pages("kept") < 100 < pages("as it is")
 
 
 def test_a_small_pair_keeps_plain_layers(pocket):

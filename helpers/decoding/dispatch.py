@@ -12,6 +12,7 @@ import torch
 
 from helpers.decoding.alone import autoregressive, selective
 from helpers.decoding.batch import Batch, cut_at_stop
+from helpers.decoding.one_by_one import is_cheaper, one_by_one
 from helpers.decoding.routed import routed
 from helpers.decoding.speculative import speculative
 from helpers.decoding.stepwise import stepwise
@@ -47,6 +48,8 @@ def decode(
     single row only: a batch has no time per answer.
     """
     decoder = decoder_of(method)
+    if decoder is speculative and is_cheaper(pair, method, len(prompts)):
+        decoder = one_by_one
     check_room(pair, prompts, max_new_tokens)
     per_round = getattr(method, "per_round", 1)
     batch = Batch(pair, prompts, keys, max_new_tokens, tuple(stop), trace, per_round)

@@ -71,12 +71,12 @@ def speculative(pair, method, batch, sampling):
             answer.accepted += n
             if batch.tracing:
                 position = batch.length[row] - batch.prompt[row]
-                tested = _tested(columns, row, position, turn, min(n + 1, drafted[row]))
-                answer.rescued += sum(slot["rescued"] for slot in tested)
-                new.trace.append(tested)
+                steps = tested(columns, row, position, turn, min(n + 1, drafted[row]))
+                answer.rescued += sum(slot["rescued"] for slot in steps)
+                new.trace.append(steps)
                 if not ended:
                     source = "bonus" if n == drafted[row] else "residual"
-                    new.trace[row].append(_added(position, turn, n, next_token[row], source))
+                    new.trace[row].append(added(position, turn, n, next_token[row], source))
             if width:
                 # The draft has read the last token and all drafted ones but the last.
                 pair.draft.memory.cached[row] = batch.length[row] + min(width - 1, n)
@@ -160,8 +160,9 @@ def draft_block(pair, method, batch, sampling, ask_after):
 def verify(rule, block, scores, batch, sampling):
     """Accept a prefix of the block and choose the token after it.
 
-    scores: the target's at the block's g slots and the one after, (rows, g + 1, V). Returns
-    accepted (rows,), next_token (rows,), and the columns of a trace, {} where none is kept.
+    scores: the target's at the block's g slots and the one after, (rows, g + 1, V); where the one
+    after is lacking, no next_token follows a block that was accepted whole. Returns accepted
+    (rows,), next_token (rows,), and the columns of a trace, {} where none is kept.
     """
     g = block.tokens.shape[1]
     p = sampling.warp(scores)
@@ -187,7 +188,7 @@ def verify(rule, block, scores, batch, sampling):
     # was rejected: the next token, the bonus, is drawn from the target's p.
     row = torch.arange(len(n), device=p.device)
     slot = n.clamp(max=g - 1)
-    p_next = p[row, n]
+    p_next = p[row, n.clamp(max=p.shape[1] - 1)]
     replaced = rules.residual(rule, p_next, block.q[row, slot], signals.at(row, slot))
     whole = (n == block.drafted)[:, None]
     next_token = sample(torch.where(whole, p_next, replaced), u[row, n, REPLACE])
@@ -286,7 +287,7 @@ def _distances(rule, p, q, signals):
     }
 
 
-def _tested(columns, row, position, turn, count):
+def tested(columns, row, position, turn, count):
     """Trace rows of the slots that were tested in one row of the batch."""
     tested = []
     for j in range(count):
@@ -297,7 +298,7 @@ def _tested(columns, row, position, turn, count):
     return tested
 
 
-def _added(position, turn, n, token, source):
+def added(position, turn, n, token, source):
     """The trace row of the token that the target added after n accepted ones."""
     return {
         "position": position + n,

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from helpers import store
-from helpers.models import checks, compact, linears
+from helpers.models import checks, compact, heap, linears
 from helpers.models.compact import is_small
 from helpers.models.lm import LM, PlainBody
 from helpers.models.presets import locate, name_of, preset_of
@@ -201,7 +201,7 @@ def load_pair(
         role = "target" if key == "target" else "draft"
         models[key] = load_lm(folder, vocab, device, speed, role)
     tokenizer = tokenizers["target"]
-    return Pair(
+    pair = Pair(
         name=name,
         draft=models["draft"],
         target=models["target"],
@@ -212,6 +212,9 @@ def load_pair(
         speed=speed,
         thinking=thinking,
     )
+    if device.type == "cpu" and not pair.small:
+        heap.keep_freed_memory()  # weights are loaded: what is freed from now on is a step's
+    return pair
 
 
 def _choose_threads(device, preset):
