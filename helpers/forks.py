@@ -149,18 +149,30 @@ def _answers(pair, jobs, sampling, batch_size):
     unfinished.sort(key=lambda i: (rooms[i], len(str(jobs[i][0].messages))))
     for first in track(range(0, len(unfinished), batch_size), "forking"):
         some = unfinished[first : first + batch_size]
-        rest = decode(
+        room = max(rooms[i] for i in some)
+        for i, tokens in zip(some, _rest(pair, [jobs[i] for i in some], room, sampling)):
+            answers[i] += tokens[: rooms[i]]
+    return answers
+
+
+def _rest(pair, jobs, room, sampling):
+    """What follows the first tokens of some jobs, at most `room` tokens (lists). Cached."""
+    code = store.code_version(store.DECODING), store.code_version(("forks.py",))
+    file = store.cached("fork-answers", code, *identity(pair), sampling, jobs, room)
+    rest = store.load(file)
+    if rest is None:
+        answers = decode(
             pair,
             Speculative(),
-            [list(pair.encode(jobs[i][0].messages)) + answers[i] for i in some],
-            [key(jobs[i][1], jobs[i][0]) for i in some],
+            [[*pair.encode(problem.messages), *start] for problem, _, start in jobs],
+            [key(seed, problem) for problem, seed, _ in jobs],
             sampling=sampling,
-            max_new_tokens=max(rooms[i] for i in some),
-            stop=jobs[some[0]][0].stop,
+            max_new_tokens=room,
+            stop=jobs[0][0].stop,
         )
-        for i, continued in zip(some, rest):
-            answers[i] += continued.tokens[: rooms[i]]
-    return answers
+        rest = [answer.tokens for answer in answers]
+        store.keep(file, rest)
+    return rest
 
 
 def _text(pair, problem, tokens):

@@ -298,6 +298,24 @@ def test_a_branch_goes_on_as_the_target(tiny, problems):
     assert chisquare(counts, N * np.array(law) / sum(law)).pvalue > 1e-3
 
 
+def test_interrupted_branches_go_on_where_they_were(tiny, problems, monkeypatch):
+    jobs = [(problem, 9, (0, 1)) for problem in problems[:6]]
+    whole = forks._answers(tiny, jobs, Sampling(), batch_size=6)
+    calls = []
+
+    def stops_at_the_third(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return decoding.decode(*arguments, **options)
+
+    monkeypatch.setattr(forks, "decode", stops_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        forks._answers(tiny, jobs, Sampling(), batch_size=2)
+    assert forks._answers(tiny, jobs, Sampling(), batch_size=2) == whole
+    assert len(calls) == 4
+
+
 def test_at_temperature_0_nothing_is_rescued(tiny, problems, rows):
     places = forks.points(tiny, problems[:50], rows.head(50), sampling=Sampling(0.0))
     assert (places.tv == 0).all()
