@@ -23,7 +23,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 # Transformers reads its own docstrings, which PYTHONOPTIMIZE=2 leaves out.
 unexport PYTHONOPTIMIZE
 .DELETE_ON_ERROR:
-.PHONY: help setup all advise lint test test-browser screens lab figures fidelity bench gpu pocket models experts readme test-vllm clean
+.PHONY: help setup all advise lint test test-browser screens lab figures fidelity scores bench gpu pocket models experts readme test-vllm clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*##/ { printf "%-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ bench: $(READY)  ## race our methods against llama.cpp, transformers and others 
 
 fidelity: $(READY)  ## how far a pair's packed layers are from fp32 of the same files (PAIR=)
 	$(PY) -m helpers.make.fidelity --pair "$(PAIR)" $(PARAMS)
+
+scores: $(READY)  ## both models at temperature 0 beside their makers' numbers (PAIR=)
+	$(PY) -m helpers.make.scores --pair "$(PAIR)" $(PARAMS)
 
 gpu: $(READY)  ## on a machine with a GPU: is all right there, how fast, against whom (ten minutes)
 	$(PY) -m helpers.make.gpu $(PARAMS)

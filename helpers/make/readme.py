@@ -61,6 +61,7 @@ PAGES = {
         "pilot": summary.pilot_table,
         "time": summary.time_table,
         "fidelity": summary.fidelity,
+        "scores": summary.scores,
         "bench": summary.benchmark,
     },
     "data/results/DEPLOYING.md": {

@@ -613,6 +613,32 @@ def fidelity(pair="qwen2.5-coder"):
     )
 
 
+def scores(pair="qwen2.5-coder"):
+    """What `make scores` found: right answers at temperature 0, beside the makers' own numbers."""
+    known = facts(pair, "scores")
+    if not known:
+        return f"`make scores` has not been run on {pair} yet."
+    lines = []
+    for name in known["numbers"]:
+        task, model = name.split(" ", 1)
+        published = known["published"].get(task, {})
+        share = number(pair, "scores", name)
+        line = {"task": task, "model": model, "right here": share.show(1, percent=True)}
+        line["problems"] = share.n
+        line["published, %"] = f"{published[model]:g}" if model in published else DASH
+        line["gap, points"] = DASH
+        if model in published:
+            line["gap, points"] = f"{100 * share.estimate - published[model]:+.1f}"
+        line["published for"] = published.get("how", DASH)
+        lines.append(line)
+    sources = sorted({entry["from"] for entry in known["published"].values()})
+    return paragraphs(
+        f"**{pair}**, {known['precision']}, temperature 0:",
+        markdown(pd.DataFrame(lines)),
+        f"Published: {'; '.join(sources)}.",
+    )
+
+
 def _benchmark(pair):
     known = facts(pair, "bench")
     if not known:
