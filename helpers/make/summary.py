@@ -261,24 +261,32 @@ def answer():
         return _accuracy(run, "05", "over_random")
 
     questions = {
-        "SP against the target alone": speculation,
-        "SP_entropy against SP": relaxing,
-        "The entropy gate against random positions that save as many calls": placing,
+        "SP against the target alone": (speculation, "03"),
+        "SP_entropy against SP": (relaxing, "03"),
+        "The entropy gate against random positions that save as many calls": (placing, "05"),
     }
     lines = []
-    for question, found in questions.items():
-        each = ". ".join(f"*{marked(pair)}*: {found(pair)}" for pair in PAIRS)
-        lines.append(f"- **{question}.** {each}.")
-    return paragraphs("\n".join(lines), f"Sizes: {_sizes_of_the_answer()}.", notes())
+    for question, (found, key) in questions.items():
+        each = [f"*{marked(pair)}*: {found(pair)}" for pair in PAIRS if facts(pair, key)]
+        lines.append(f"- **{question}.** {'. '.join(each) or DASH}.")
+    return paragraphs("\n".join(lines), _sizes_of_the_answer(), notes())
 
 
 def _sizes_of_the_answer():
     """The first two lines are from notebook 03, the third one is from notebook 05."""
     each = []
+    missing = []
     for pair in PAIRS:
-        third = facts(pair, "05").get("n", DASH)
-        each.append(f"{pair}: {sizes(pair, '03')}; {third} in the third line")
-    return ". ".join(each)
+        if facts(pair, "03"):
+            third = facts(pair, "05").get("n", DASH)
+            each.append(f"{pair}: {sizes(pair, '03')}; {third} in the third line")
+        not_run = [key for key in ("03", "05") if not facts(pair, key)]
+        if not_run:
+            missing.append(f"{pair} {' and '.join(not_run)}")
+    sentences = [f"Sizes: {'. '.join(each)}."] if each else []
+    if missing:
+        sentences.append(f"Not run yet: {', '.join(missing)}.")
+    return " ".join(sentences)
 
 
 def claim(file, run="pocket"):
