@@ -314,23 +314,26 @@ import resource, sys, torch
 from helpers.models.heap import keep_freed_memory
 if sys.argv[1] == "kept" and not keep_freed_memory():
     sys.exit("malloc has no such settings")
-def fault():
+def pages():
     torch.empty(1 << 24).fill_(1)  # 64 MiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-fault()
-first = fault()
-print(fault() - first)
+first = pages()
+for _ in range(20):
+    last = pages()
+print(last - first)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc's malloc")
 def test_freed_memory_is_not_asked_for_again():
+    """An aligned block may miss the hole that it left, so the first few may be new."""
+
     def pages(how):
         command = [sys.executable, "-c", PAGES_OF_A_LOOP, how]
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         return int(run.stdout)
 
-    assert pages("kept") < 100 < pages("as it is")
+    assert 4 * pages("kept") < pages("as it is")
 
 
 def test_a_small_pair_keeps_plain_layers(pocket):
