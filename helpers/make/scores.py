@@ -14,8 +14,8 @@ from helpers.methods import Autoregressive, Sampling
 REPORT = "Qwen2.5-Coder technical report, arXiv 2409.12186"
 PROBLEMS = {"gsm8k": 200, "humaneval": 100}  # problems asked of each task
 ROLES = {"AS_small": "draft", "AS_large": "target"}
-# Per cent of right answers by the makers: bf16 weights, greedy. The report's gsm8k is that of the
-# base models, so these tuned ones have no published number there.
+# Per cent of right answers by the makers: bf16 weights, greedy. A task is left out where no number
+# of these tuned models was found.
 PUBLISHED = {
     "qwen2.5-coder": {
         "humaneval": {
