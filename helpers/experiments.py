@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 import transformers
 
-from helpers import models, store, tasks
+from helpers import models, store, taking_turns, tasks
 from helpers.common import track
 from helpers.decoding import decode, decoder_of
 from helpers.decoding.batch import synchronise
@@ -31,6 +31,9 @@ from helpers.tasks import judge, sandbox
 
 WARM_UP_TOKENS = 8
 TIMES = ("prefill_s", "seconds", "draft_s", "verify_s", "host_s")  # of a row
+ROWS = 64  # decoded at once
+ROWS_OF_LARGE_GPU = 128
+LARGE_GPU = 40 << 30  # bytes
 AT_MOST_THREADS = 4  # decode at once on a small pair; more only wait for one another
 
 
@@ -49,7 +52,7 @@ def run(
     seeds=(0,),
     *,
     sampling=Sampling(),
-    batch_size=64,
+    batch_size=None,
     trace=False,
     max_new_tokens=None,
 ):
@@ -57,6 +60,7 @@ def run(
 
     Returns a DataFrame with one row per generation; with trace=True a pair (rows, trace), the trace
     with one row per tested or emitted position. Timings are not filled: rows of a batch share time.
+    batch_size: rows at once; None is what suits the machine (`rows_at_once`).
     Methods take turns batch by batch, because a model keeps the prompts that it has read last.
     """
     jobs = [(seed, problem) for seed in seeds for problem in problems]
@@ -64,7 +68,7 @@ def run(
     batches = [
         (method, answers, batch)
         for method, answers in zip(methods, asked)
-        for batch in _batches(answers.missing(), batch_size)
+        for batch in _batches(answers.missing(), batch_size or rows_at_once(pair))
     ]
     batches.sort(key=lambda work: jobs.index(work[2][0]))
 
@@ -80,6 +84,14 @@ def run(
     if not trace:
         return rows
     return rows, pd.concat([traces for _, traces in frames], ignore_index=True)
+
+
+def rows_at_once(pair):
+    """How many rows are decoded at once: a GPU with much memory takes more in the same time."""
+    if pair.device.type != "cuda":
+        return ROWS
+    _, memory = torch.cuda.mem_get_info(pair.device)
+    return ROWS_OF_LARGE_GPU if memory >= LARGE_GPU else ROWS
 
 
 def _kept(pair, method, jobs, sampling, trace, max_new_tokens):
@@ -229,9 +241,12 @@ def timed(pair, methods, problems, *, seed=0, repeats=1, sampling=Sampling(), ma
     store.until_published(file)
     done = store.load(file) or []
     if len(done) < len(problems):
-        _warm_up(pair, methods, problems[0], sampling)
+        with taking_turns.alone():
+            _warm_up(pair, methods, problems[0], sampling)
     for problem in track(problems[len(done) :], "timing"):
-        done.append(_time_problem(pair, methods, problem, seed, repeats, sampling, max_new_tokens))
+        with taking_turns.alone():
+            runs = _time_problem(pair, methods, problem, seed, repeats, sampling, max_new_tokens)
+        done.append(_middle_runs(runs, problem))
         store.keep(file, done)
     rows = pd.DataFrame([row for rows in done for row in rows]).assign(pair=pair.name)
     return with_ratios(rows)
@@ -245,7 +260,7 @@ def _warm_up(pair, methods, problem, sampling):
 
 
 def _time_problem(pair, methods, problem, seed, repeats, sampling, max_new_tokens):
-    """The middle run of each method on one problem, as tidy rows with a score."""
+    """Every run of each method on one problem: a list of tidy rows by the method's number."""
     prompt = pair.encode(problem.messages)
     limit = max_new_tokens or problem.max_new_tokens
     runs = {method: [] for method in range(len(methods))}
@@ -262,6 +277,11 @@ def _time_problem(pair, methods, problem, seed, repeats, sampling, max_new_token
             )
             row = tidy_row(pair, method, seed, problem, answer, None, sampling, limit)
             runs[number].append(row)
+    return runs
+
+
+def _middle_runs(runs, problem):
+    """The middle run of each method on one problem, with its score."""
     middle = [median_run(rows) for rows in runs.values()]
     grades = tasks.grade_many([(problem, row["text"]) for row in middle])
     return [
@@ -292,17 +312,18 @@ def forward_times(pair, context=128, widths=(1, 2, 3, 4, 5, 7, 9, 13), repeats=3
         getattr(pair, name).start(1, context + max(widths))
     spent = {cell: [] for cell in cells}
     begin = time.perf_counter()
-    for turn in range(repeats + 1):
-        if turn > 5 and time.perf_counter() - begin > at_most_s:
-            break
-        for name, width in cells:
-            lm = getattr(pair, name)
-            tokens = torch.full((1, width), 5, device=pair.device)
-            synchronise(pair.device)
-            since = time.perf_counter()
-            lm.logits(lm.forward(tokens, [context]))
-            synchronise(pair.device)
-            spent[name, width].append(time.perf_counter() - since)
+    with taking_turns.alone():
+        for turn in range(repeats + 1):
+            if turn > 5 and time.perf_counter() - begin > at_most_s:
+                break
+            for name, width in cells:
+                lm = getattr(pair, name)
+                tokens = torch.full((1, width), 5, device=pair.device)
+                synchronise(pair.device)
+                since = time.perf_counter()
+                lm.logits(lm.forward(tokens, [context]))
+                synchronise(pair.device)
+                spent[name, width].append(time.perf_counter() - since)
     rows = [
         {"model": name, "width": width, "seconds": statistics.median(seconds[1:])}  # 0 warms up
         for (name, width), seconds in spent.items()

@@ -23,7 +23,7 @@ from helpers.common import track
 from helpers.decoding import decode
 from helpers.decoding.batch import cut_at_stop
 from helpers.decoding.sampling import ACCEPT, DRAFT, REPLACE, sample
-from helpers.experiments import identity, key
+from helpers.experiments import identity, key, rows_at_once
 from helpers.methods import Sampling, Speculative
 from helpers.probes import read
 from helpers.tasks import judge, sandbox
@@ -91,7 +91,7 @@ def draw(points, n, side, seed=0):
     return pd.concat(chosen).sort_index()
 
 
-def follow(pair, problems, rows, chosen, *, sampling=Sampling(), batch_size=64):
+def follow(pair, problems, rows, chosen, *, sampling=Sampling(), batch_size=None):
     """Answer on strictly from every branch of the chosen points, with the same uniforms.
 
     rows: the generations that the points were taken from. Returns `chosen` with a column
@@ -106,7 +106,7 @@ def follow(pair, problems, rows, chosen, *, sampling=Sampling(), batch_size=64):
         seed = point.seed + APART * (1 + point.position)
         for branch in BRANCHES:
             jobs.append((by_id[point.problem_id], seed, (*before, getattr(point, branch))))
-    scores = _scores(pair, jobs, sampling, batch_size)
+    scores = _scores(pair, jobs, sampling, batch_size or rows_at_once(pair))
     columns = {f"score_{branch}": scores[i :: len(BRANCHES)] for i, branch in enumerate(BRANCHES)}
     forked = chosen.assign(**columns)
     return forked.assign(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from helpers import rules
+from helpers import rules, taking_turns
 from helpers.common import track
 from helpers.decoding.sampling import ACCEPT, DRAFT, GATE, accepts, sample, uniforms
 from helpers.experiments import key
@@ -60,7 +60,8 @@ def read(pair, problems, answers, *, seed=0, sampling=Sampling(), batch_size=32)
     for i in track(range(0, len(answers), size), "reading"):
         some_problems = problems[i : i + size]
         some_answers = [list(answer) for answer in answers[i : i + size]]
-        q, p = _scores(pair, some_problems, some_answers, room)
+        with taking_turns.together():
+            q, p = _scores(pair, some_problems, some_answers, room)
         frames = []
         u = []
         for problem, answer in zip(some_problems, some_answers):

@@ -9,7 +9,7 @@ from conftest import ROOT
 
 # Each layer may import what stands above it, and itself.
 LAYERS = [
-    {"common", "rules", "stats"},
+    {"common", "rules", "stats", "taking_turns"},
     {"store", "methods", "registration", "headline"},
     {"models", "tasks", "plots", "stopping", "drift", "kept"},
     {"decoding", "learned"},

@@ -10,6 +10,7 @@ same key are coupled: they agree until their first different decision.
 import pandas as pd
 import torch
 
+from helpers import taking_turns
 from helpers.decoding.alone import autoregressive, selective
 from helpers.decoding.batch import Batch, cut_at_stop
 from helpers.decoding.one_by_one import is_cheaper, one_by_one
@@ -53,7 +54,7 @@ def decode(
     check_room(pair, prompts, max_new_tokens)
     per_round = getattr(method, "per_round", 1)
     batch = Batch(pair, prompts, keys, max_new_tokens, tuple(stop), trace, per_round)
-    for new in decoder(pair, method, batch, sampling):
+    for new in taking_turns.each_together(decoder(pair, method, batch, sampling)):
         batch.add(new)
         if on_round and on_round(batch.answers):
             break

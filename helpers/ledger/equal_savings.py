@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from helpers import probes, rules, stats
+from helpers import probes, rules, stats, taking_turns
 from helpers.ledger.matching import Match
 from helpers.ledger.programme import counts
 from helpers.ledger.reading import of_rule
@@ -29,13 +29,14 @@ def with_rules(ledger, pair, problems, named, *, sampling=Sampling()):
     ends = np.cumsum(ledger.lengths)[:-1]
     answers = [part.tolist() for part in np.split(ledger.positions.token.to_numpy(), ends)]
     frames = []
+    in_turn = taking_turns.step(of_rule)
     for reading in probes.read(pair, asked, answers, sampling=sampling):
         token = torch.tensor(reading.frame.token.to_list(), device=reading.p.device)[:, None]
         p_y, q_y = (law.gather(-1, token)[:, 0] for law in (reading.p, reading.q))
         signals = reading.signals()
         columns = {}
         for label, rule in named.items():
-            of_it, _ = of_rule(rule, reading, signals, token, p_y, q_y)
+            of_it, _ = in_turn(rule, reading, signals, token, p_y, q_y)
             columns |= {f"{label}|{name}": values for name, values in of_it.items()}
         frames.append(pd.DataFrame({n: v.float().cpu().numpy() for n, v in columns.items()}))
     more = pd.concat(frames, ignore_index=True)

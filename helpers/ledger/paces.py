@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from helpers import rules, stats
+from helpers import rules, stats, taking_turns
 from helpers.decoding import decode
 from helpers.ledger.programme import counts
 from helpers.ledger.speeds import alone, calls_saved_share, time_of
@@ -42,24 +42,32 @@ def forward_repeats(pair, context=128, *, sampling=Sampling(), turns=30, at_most
     prompt = draw.integers(pair.target.vocab_size, size=context).tolist()
     endless = replace(pair, eos=())  # these answers mean nothing, and must not end
     rows = []
-    begin = time.perf_counter()
-    for turn in range(-1, turns):  # the first one warms up
-        if turn >= FEWEST_TURNS and time.perf_counter() - begin > at_most_s:
-            break
-        drafted = 0
-        draft_s = 0.0
-        for width in draw.permutation(WIDTHS).tolist():
-            answer = _some_rounds(endless, width, prompt, sampling, (seed, turn + 1))
-            drafted += answer.drafted
-            draft_s += answer.draft_s
-            seconds = (answer.verify_s + answer.host_s) / answer.rounds
-            rows.append({"turn": turn, "model": "target", "width": width, "seconds": seconds})
-        for width in (1, 2):  # what the draft has to read again is in its mean
-            rows.append(
-                {"turn": turn, "model": "draft", "width": width, "seconds": draft_s / drafted}
-            )
+    with taking_turns.alone():
+        begin = time.perf_counter()
+        for turn in range(-1, turns):  # the first one warms up
+            if turn >= FEWEST_TURNS and time.perf_counter() - begin > at_most_s:
+                break
+            widths = draw.permutation(WIDTHS).tolist()
+            rows += _one_turn(endless, widths, prompt, sampling, (seed, turn + 1))
     table = pd.DataFrame(rows)
     return table[table.turn >= 0].reset_index(drop=True)
+
+
+def _one_turn(pair, widths, prompt, sampling, key):
+    """The rows of one turn of `forward_repeats`, with steps of the target in this order."""
+    rows = []
+    drafted = 0
+    draft_s = 0.0
+    turn = key[1] - 1
+    for width in widths:
+        answer = _some_rounds(pair, width, prompt, sampling, key)
+        drafted += answer.drafted
+        draft_s += answer.draft_s
+        seconds = (answer.verify_s + answer.host_s) / answer.rounds
+        rows.append({"turn": turn, "model": "target", "width": width, "seconds": seconds})
+    for width in (1, 2):  # what the draft has to read again is in its mean
+        rows.append({"turn": turn, "model": "draft", "width": width, "seconds": draft_s / drafted})
+    return rows
 
 
 def _some_rounds(pair, width, prompt, sampling, key):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from helpers import experiments, probes, rules, store
+from helpers import experiments, probes, rules, store, taking_turns
 from helpers.common import track
 from helpers.decoding.sampling import sample
 from helpers.ledger.grid import grid
@@ -109,7 +109,7 @@ def _read(pair, problems, answers, named, seeds, limits, sampling, continuations
             yield reading
 
     # Three quarters of the time goes to the rules' numbers: some readings' while others are read.
-    columns_of = partial(_position_columns, pair, named)
+    columns_of = taking_turns.step(partial(_position_columns, pair, named))
     frames = list(experiments.side_by_side(pair, columns_of, readings()))
     positions = pd.concat(frames, ignore_index=True)
     rejected = pd.concat(rejected, ignore_index=True)
@@ -241,7 +241,8 @@ def _go_on(pair, problems, answers, positions, rejected, chosen, sampling, batch
             answer = answer_of[row]
             before = answers[answer][: positions.position[row]]
             starts.append(prompts[answer] + before + [rejected.token[row]])
-        steps = _draft_on(pair, starts, sampling, generator)
+        with taking_turns.together():
+            steps = _draft_on(pair, starts, sampling, generator)
         zero = {
             "token": rejected.token[some].to_numpy(),
             "H_q": positions.H_q[some].to_numpy(),
