@@ -32,7 +32,6 @@ from helpers.methods import Autoregressive
 from helpers.models.presets import PAIRS, experts_to_make, folder_of, locate, preset_of
 
 SEED = 0
-BATCH = 32  # answers that the target writes at once
 TOKENS_PER_STEP = 2048
 PARTS = 4  # a step's documents go through the model in so many pieces of like length
 EPOCHS = 2
@@ -138,7 +137,6 @@ def documents(pair, domain):
         [Autoregressive("target")],
         problems,
         range(domain.seeds),
-        batch_size=BATCH,
     )
     asked = {problem.id: pair.encode(problem.messages[-1:]) for problem in problems}
     right = rows[(rows.score == 1) & (rows.finish == "eos")]
@@ -301,7 +299,7 @@ def write_cards(pair_name, preset):
     answers = {}
     for domain in DOMAINS.values():
         problems = tasks.load(domain.held_out, HELD_OUT)
-        answers[domain.held_out] = experiments.run(pair, methods, problems, batch_size=BATCH)
+        answers[domain.held_out] = experiments.run(pair, methods, problems)
     scores = []
     for task, rows in answers.items():
         mean = rows.groupby("method").score.mean()
