@@ -32,7 +32,7 @@ from helpers.tasks import judge, sandbox
 WARM_UP_TOKENS = 8
 TIMES = ("prefill_s", "seconds", "draft_s", "verify_s", "host_s")  # of a row
 ROWS = 64  # decoded at once
-ROWS_OF_LARGE_GPU = 128
+ROWS_OF_LARGE_GPU = 96  # several notebooks fit beside each other
 LARGE_GPU = 40 << 30  # bytes
 AT_MOST_THREADS = 4  # decode at once on a small pair; more only wait for one another
 
