@@ -10,9 +10,9 @@
 3. The same times for a pair of the shapes of Qwen2.5 0.5B and 7B, of the weights in
    SP_MODELS/qwen2.5-0.5b-7b/{draft,target} or of random ones: how fast, and not how good.
 
-Writes data/results/gpu/*.json and README.md. As long as that page names no GPU this has never run
-on a real one: it has run on the pretend GPU of tests/pretend_device.py, and in rehearsal, which is
-the same path with tiny sizes on a CPU (--rehearse; nothing is kept of it).
+Writes data/results/gpu/*.json and README.md, which says on what it ran and what it did not run.
+Without a GPU the same path runs on the pretend one of tests/pretend_device.py, and in rehearsal,
+with tiny sizes on a CPU (--rehearse; nothing is kept of it).
 """
 
 import argparse
@@ -543,6 +543,9 @@ def page():
     for name, facts in known.items():
         if facts:
             sections.append(_section(name, facts))
+    lacking = [name for name, facts in known.items() if not facts]
+    if lacking and len(lacking) < len(known):
+        sections.append(f"Not run on this machine: {', '.join(lacking)}.")
     return paragraphs(*sections) + "\n"
 
 

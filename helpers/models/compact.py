@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from helpers.models import attention, linears
 from helpers.models.linears import rotate, rotation_block
-from helpers.models.lm import head_size
+from helpers.models.lm import head_size, round_up
 
 SMALL_EMBEDDING = 1 << 24  # numbers in the embedding of a small model, at most
 
@@ -170,6 +170,8 @@ class CompactBody:
 
     def _attention(self, memory):
         """A function (q (rows, T, heads, dim), keys, values) -> (rows, T, heads · dim)."""
+        if memory.device.type == "cuda":
+            return self._grouped(memory)
         if not self.steady:
 
             def fused(q, k, v):
@@ -185,6 +187,29 @@ class CompactBody:
             return attention.attend(q.unflatten(2, (self.kv_heads, self.group)), k, v, mask)
 
         return in_one_order
+
+    def _grouped(self, memory):
+        """Attention for a GPU: query heads that share a key head are rows of one product.
+
+        torch's own way with a mask and shared keys would copy the keys for every query head.
+        """
+        bias = None
+        if memory.mask is not None:
+            unseen = ~memory.mask.repeat(1, 1, self.group, 1)
+            # The kernel wants rows of a whole number of 16 bytes.
+            room = round_up(memory.end, 8)
+            bias = torch.zeros(*unseen.shape[:-1], room, dtype=self.dtype, device=memory.device)
+            bias = bias[..., : memory.end].masked_fill_(unseen, -torch.inf)
+
+        def grouped(q, k, v):
+            B, T, _, dim = q.shape
+            q = q.unflatten(2, (self.kv_heads, self.group)).permute(0, 2, 3, 1, 4)
+            q = q.reshape(B, self.kv_heads, self.group * T, dim)
+            h = F.scaled_dot_product_attention(q, k, v, bias)
+            h = h.view(B, self.kv_heads, self.group, T, dim).permute(0, 3, 1, 2, 4)
+            return h.reshape(B, T, -1)
+
+        return grouped
 
     def logits(self, hidden):
         """hidden (..., hidden size) -> scores (..., V)."""
