@@ -13,7 +13,7 @@ import torch
 from helpers import probes, rules, stats, taking_turns
 from helpers.ledger.matching import Match
 from helpers.ledger.programme import counts
-from helpers.ledger.reading import of_rule
+from helpers.ledger.reading import of_rule, on_support
 from helpers.ledger.table import Ledger
 from helpers.methods import Sampling
 
@@ -35,8 +35,11 @@ def with_rules(ledger, pair, problems, named, *, sampling=Sampling()):
         p_y, q_y = (law.gather(-1, token)[:, 0] for law in (reading.p, reading.q))
         signals = reading.signals()
         columns = {}
+        few = on_support(reading, signals, token)
+        whole = reading, signals, token
         for label, rule in named.items():
-            of_it, _ = in_turn(rule, reading, signals, token, p_y, q_y)
+            seen = whole if rules.looks_at(rule, "laws") else few
+            of_it, _ = in_turn(rule, *seen, p_y, q_y)
             columns |= {f"{label}|{name}": values for name, values in of_it.items()}
         frames.append(pd.DataFrame({n: v.float().cpu().numpy() for n, v in columns.items()}))
     more = pd.concat(frames, ignore_index=True)
