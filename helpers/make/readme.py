@@ -9,7 +9,7 @@ import re
 import pandas as pd
 
 from helpers import common, store
-from helpers.make import summary
+from helpers.make import people, summary
 
 # The parts of helpers/, in the order in which the argument runs.
 PARTS = {
@@ -65,6 +65,7 @@ PAGES = {
         "bench": summary.benchmark,
     },
     "data/results/DEPLOYING.md": {
+        "people": people.recommendations,
         "answer": summary.answer,
         "speed": summary.speed_table,
         "gates": summary.gate_table,
