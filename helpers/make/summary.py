@@ -572,7 +572,7 @@ def time_table():
         times = _times(pair)
         if times:
             row = {"seconds": f"{marked(pair)}, {_machine(times)}"}
-            row |= {name[:2]: t["seconds"] for name, t in sorted(times.items())}
+            row |= {name[:2]: str(t["seconds"]) for name, t in sorted(times.items())}
             rows.append(row)
     return markdown(pd.DataFrame(rows)) if rows else "No notebook has been timed yet."
 
