@@ -311,8 +311,8 @@ def forward_times(pair, context=128, widths=(1, 2, 3, 4, 5, 7, 9, 13), repeats=3
     for name in ("draft", "target"):
         getattr(pair, name).start(1, context + max(widths))
     spent = {cell: [] for cell in cells}
-    begin = time.perf_counter()
     with taking_turns.alone():
+        begin = time.perf_counter()
         for turn in range(repeats + 1):
             if turn > 5 and time.perf_counter() - begin > at_most_s:
                 break

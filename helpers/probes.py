@@ -51,17 +51,21 @@ class Reading(NamedTuple):
         )
 
 
-@torch.inference_mode()
 def read(pair, problems, answers, *, seed=0, sampling=Sampling(), batch_size=32):
     """Read given answers (token lists) with both models. Yields a Reading for some at a time."""
+    readings = _readings(pair, problems, answers, seed, sampling, batch_size)
+    return taking_turns.each_together(readings)
+
+
+@torch.inference_mode()
+def _readings(pair, problems, answers, seed, sampling, batch_size):
     size = batch_size if pair.draft.vocab_size < LARGE_VOCABULARY else 1
     longest_prompt = max(len(pair.encode(problem.messages)) for problem in problems)
     room = longest_prompt + max(len(answer) for answer in answers)
     for i in track(range(0, len(answers), size), "reading"):
         some_problems = problems[i : i + size]
         some_answers = [list(answer) for answer in answers[i : i + size]]
-        with taking_turns.together():
-            q, p = _scores(pair, some_problems, some_answers, room)
+        q, p = _scores(pair, some_problems, some_answers, room)
         frames = []
         u = []
         for problem, answer in zip(some_problems, some_answers):

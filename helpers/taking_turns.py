@@ -2,10 +2,10 @@
 
 Whoever decodes many rows, or reads answers, holds the machine together with others, for a step at a
 time; whoever times steps holds it alone. A process that wants it alone is next: nobody begins a
-step in front of it. Both locks are the system's, on two files in its folder for temporary files, so
-that a process that ends gives them back, however it ends. Where the system has no such locks
-(Windows) or no such folder, nobody waits for anybody. A lock of a library is a database or a loop
-that sleeps; this one is taken some thousand times a second.
+step in front of it. Both locks are the system's, on two files in the folder for temporary files, so
+that a process that ends gives them back, however it ends; they are of one user. Where such locks
+cannot be had (Windows, some network folders) nobody waits for anybody. A lock of a library is a
+database or a loop that sleeps; this one is taken some thousand times a second.
 """
 
 import os
@@ -19,52 +19,49 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-_own = threading.local()  # files of this thread: a lock belongs to an opened file
-_alone = threading.Event()  # this process has the machine to itself
+_own = threading.local()  # of this thread: its files, for a lock belongs to an opened file, and ...
+STEP, ALONE = "step", "alone"  # ... what it is in
 
 
 @contextmanager
 def together():
     """Do a step that others may do theirs beside; wait while another process measures."""
-    inside = _alone.is_set() or getattr(_own, "in_a_step", False)
-    files = None if inside else _files()
+    # A step within a step would wait at the door for whoever waits for this one to end.
+    files = None if _is_in() else _files()
     if files is None:
         yield
         return
     door, room = files
-    fcntl.flock(door, fcntl.LOCK_SH)
     try:
+        fcntl.flock(door, fcntl.LOCK_SH)
         fcntl.flock(room, fcntl.LOCK_SH)
-    finally:
         fcntl.flock(door, fcntl.LOCK_UN)
-    # A step within a step would wait at the door for whoever waits for this one to end.
-    _own.in_a_step = True
-    try:
+        _own.is_in = STEP
         yield
     finally:
-        _own.in_a_step = False
-        fcntl.flock(room, fcntl.LOCK_UN)
+        _leave(files)
 
 
 @contextmanager
 def alone():
-    """Measure: wait until nobody is in a step, and keep everybody from the next one."""
-    files = None if _alone.is_set() else _files()
+    """Measure: wait until nobody is in a step, and keep everybody from the next one.
+
+    Errors: RuntimeError within a step, where two processes could wait for each other for ever.
+    """
+    if _is_in() == STEP:
+        raise RuntimeError("a step that others do theirs beside cannot measure; end it before")
+    files = None if _is_in() else _files()
     if files is None:
         yield
         return
     door, room = files
-    fcntl.flock(door, fcntl.LOCK_EX)
     try:
+        fcntl.flock(door, fcntl.LOCK_EX)
         fcntl.flock(room, fcntl.LOCK_EX)
-        _alone.set()
-        try:
-            yield
-        finally:
-            _alone.clear()
-            fcntl.flock(room, fcntl.LOCK_UN)
+        _own.is_in = ALONE
+        yield
     finally:
-        fcntl.flock(door, fcntl.LOCK_UN)
+        _leave(files)
 
 
 def each_together(items):
@@ -89,6 +86,18 @@ def step(act):
     return in_turn
 
 
+def _is_in():
+    """What this thread is in: STEP, ALONE or None."""
+    return getattr(_own, "is_in", None)
+
+
+def _leave(files):
+    """Give both locks back, held or not."""
+    _own.is_in = None
+    for file in reversed(files):
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
 def _files():
     """The files of this thread's locks, door and room; None where there are none to be had."""
     if fcntl is None:
@@ -100,11 +109,20 @@ def _files():
 
 
 def _opened():
-    folder = Path(tempfile.gettempdir())
     try:
-        return tuple(
-            open(folder / f"sp-entropy-{os.getuid()}-{name}.lock", "ab")
-            for name in ("door", "room")
-        )
+        folder = Path(tempfile.gettempdir())
+        names = [f"sp-entropy-{os.getuid()}-{name}.lock" for name in ("door", "room")]
+        files = tuple(open(folder / name, "a+b") for name in names)
+        _try(files[0])
     except OSError:
         return None
+    return files
+
+
+def _try(file):
+    """Raise an OSError where the file's system has no locks; one that is taken is a lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    fcntl.flock(file, fcntl.LOCK_UN)

@@ -74,6 +74,21 @@ def test_the_written_token_keeps_its_probabilities_even_where_no_model_gives_it_
     assert signals.laws is None
 
 
+class Leaking(rules.Power):
+    """A reader's own rule, whose residual gives something to every token."""
+
+
+def test_rules_of_others_and_rules_that_look_at_laws_are_read_over_the_whole_vocabulary():
+    assert all(map(reading.needs_support_alone, NAMED.values()))
+    whole = [
+        Leaking(0.5),
+        rules.Gated(1.0, inner=Leaking(0.5)),
+        rules.MARS(0.9),
+        rules.FLy(0.3, 2),
+    ]
+    assert not any(map(reading.needs_support_alone, whole))
+
+
 def test_a_distribution_over_the_whole_vocabulary_is_read_whole():
     whole = read(Sampling(), spread=0.1)
     token = torch.tensor(whole.frame.token.to_list())[:, None]

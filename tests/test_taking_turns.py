@@ -1,5 +1,6 @@
 """Whoever measures has the machine alone; whoever works does so beside others."""
 
+import errno
 import subprocess
 import sys
 import time
@@ -90,8 +91,9 @@ def test_a_killed_measurement_gives_the_machine_back(tmp_path):
 
 
 def test_steps_inside_a_measurement_or_a_step_do_not_wait():
-    with taking_turns.alone(), taking_turns.together(), taking_turns.alone():
-        pass
+    with taking_turns.alone(), taking_turns.together(), taking_turns.together():
+        with taking_turns.alone():
+            pass
     with taking_turns.together(), taking_turns.together():
         pass
     assert list(taking_turns.each_together(iter(range(3)))) == [0, 1, 2]
@@ -106,7 +108,41 @@ def test_an_error_gives_the_machine_back(tmp_path):
     wait_for(note, ["in", "out"])
 
 
-def test_without_a_folder_for_them_nobody_waits(monkeypatch, tmp_path):
-    monkeypatch.setattr(taking_turns.tempfile, "gettempdir", lambda: str(tmp_path / "absent"))
-    with taking_turns.together(), taking_turns.alone():
+def test_nobody_measures_within_a_step():
+    with taking_turns.together(), pytest.raises(RuntimeError, match="cannot measure"):
+        with taking_turns.alone():
+            pass
+
+
+def no_locks(file, how):
+    raise OSError(errno.ENOLCK, "no locks available")
+
+
+def no_folder():
+    raise FileNotFoundError("no usable temporary directory")
+
+
+@pytest.mark.parametrize(
+    "place, name, broken",
+    [
+        (taking_turns.tempfile, "gettempdir", lambda: "/absent"),
+        (taking_turns.tempfile, "gettempdir", no_folder),
+        (taking_turns.fcntl, "flock", no_locks),
+    ],
+)
+def test_where_locks_cannot_be_had_nobody_waits(monkeypatch, place, name, broken):
+    monkeypatch.setattr(place, name, broken)
+    with taking_turns.together():
         pass
+    with taking_turns.alone(), taking_turns.together():
+        pass
+
+
+def test_a_lock_that_is_taken_is_a_lock(tmp_path):
+    """The first look at the files must not take another's lock for a system without locks."""
+    note = tmp_path / "note"
+    other = begin("alone", 2, note)
+    wait_for(note, ["in"])
+    with taking_turns.together():
+        assert note.read_text().split() == ["in", "out"]
+    assert other.wait(WAIT_S) == 0

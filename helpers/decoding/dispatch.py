@@ -54,7 +54,10 @@ def decode(
     check_room(pair, prompts, max_new_tokens)
     per_round = getattr(method, "per_round", 1)
     batch = Batch(pair, prompts, keys, max_new_tokens, tuple(stop), trace, per_round)
-    for new in taking_turns.each_together(decoder(pair, method, batch, sampling)):
+    rounds = decoder(pair, method, batch, sampling)
+    if len(prompts) > 1:  # one row may be timed, and would be timed waiting
+        rounds = taking_turns.each_together(rounds)
+    for new in rounds:
         batch.add(new)
         if on_round and on_round(batch.answers):
             break

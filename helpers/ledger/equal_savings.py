@@ -13,7 +13,7 @@ import torch
 from helpers import probes, rules, stats, taking_turns
 from helpers.ledger.matching import Match
 from helpers.ledger.programme import counts
-from helpers.ledger.reading import of_rule, on_support
+from helpers.ledger.reading import needs_support_alone, of_rule, on_support
 from helpers.ledger.table import Ledger
 from helpers.methods import Sampling
 
@@ -28,23 +28,28 @@ def with_rules(ledger, pair, problems, named, *, sampling=Sampling()):
     asked = [by_id[name] for name in ledger.answers.problem_id]
     ends = np.cumsum(ledger.lengths)[:-1]
     answers = [part.tolist() for part in np.split(ledger.positions.token.to_numpy(), ends)]
-    frames = []
-    in_turn = taking_turns.step(of_rule)
-    for reading in probes.read(pair, asked, answers, sampling=sampling):
-        token = torch.tensor(reading.frame.token.to_list(), device=reading.p.device)[:, None]
-        p_y, q_y = (law.gather(-1, token)[:, 0] for law in (reading.p, reading.q))
-        signals = reading.signals()
-        columns = {}
-        few = on_support(reading, signals, token)
-        whole = reading, signals, token
-        for label, rule in named.items():
-            seen = whole if rules.looks_at(rule, "laws") else few
-            of_it, _ = in_turn(rule, *seen, p_y, q_y)
-            columns |= {f"{label}|{name}": values for name, values in of_it.items()}
-        frames.append(pd.DataFrame({n: v.float().cpu().numpy() for n, v in columns.items()}))
+    numbers_of = taking_turns.step(_numbers)
+    frames = [
+        numbers_of(reading, named)
+        for reading in probes.read(pair, asked, answers, sampling=sampling)
+    ]
     more = pd.concat(frames, ignore_index=True)
     positions = pd.concat([ledger.positions, more], axis=1)
     return Ledger(ledger.answers, positions, ledger.continuations, ledger.rules | named)
+
+
+def _numbers(reading, named):
+    """What `counts` needs of every rule along one reading, a column each."""
+    token = torch.tensor(reading.frame.token.to_list(), device=reading.p.device)[:, None]
+    p_y, q_y = (law.gather(-1, token)[:, 0] for law in (reading.p, reading.q))
+    signals = reading.signals()
+    whole = reading, signals, token
+    few = on_support(*whole)
+    columns = {}
+    for label, rule in named.items():
+        of_it, _ = of_rule(rule, *(few if needs_support_alone(rule) else whole), p_y, q_y)
+        columns |= {f"{label}|{name}": values for name, values in of_it.items()}
+    return pd.DataFrame({name: v.float().cpu().numpy() for name, v in columns.items()})
 
 
 def equal_savings(read, listed, target_saved, policy, rounds=6, tolerance=1e-4):

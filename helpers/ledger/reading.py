@@ -107,7 +107,8 @@ def _read(pair, problems, answers, named, seeds, limits, sampling, continuations
 
     def readings():
         for reading in probes.read(pair, problems, answers, sampling=sampling):
-            rejected.append(_rejected_tokens(reading, u))
+            with taking_turns.together():
+                rejected.append(_rejected_tokens(reading, u))
             yield reading
 
     # Three quarters of the time goes to the rules' numbers: some readings' while others are read.
@@ -166,7 +167,7 @@ def _position_columns(pair, named, reading):
     few = on_support(reading, signals, token[:, None])
     whole = reading, signals, token[:, None]
     for label, rule in named.items():
-        seen = whole if rules.looks_at(rule, "laws") else few
+        seen = few if needs_support_alone(rule) else whole
         of_it, o = of_rule(rule, *seen, p_y, q_y)
         of_it |= _mixed_kl(seen[0], o)
         columns |= {f"{label}|{name}": values for name, values in of_it.items()}
@@ -174,6 +175,18 @@ def _position_columns(pair, named, reading):
     columns["is_end"] = np.isin(token.cpu().numpy(), pair.eos)
     kept = reading.frame[["position", "token"]].reset_index(drop=True).astype("int32")
     return pd.concat([kept, pd.DataFrame(columns)], axis=1)
+
+
+def needs_support_alone(rule):
+    """Whether a rule's numbers are the same on `on_support`: one of this project's, without laws.
+
+    A reader's own rule may give something to tokens that neither model does.
+    """
+    parts = [rule]
+    if rules.is_gated(rule):
+        parts += [rule.inner, rules.outside(rule)]
+    ours = all(type(part).__module__.startswith(f"{rules.__name__}.") for part in parts)
+    return ours and not rules.looks_at(rule, "laws")
 
 
 def on_support(reading, signals, token):

@@ -14,6 +14,7 @@ from helpers.methods import Fixed, Speculative
 from helpers.stats import Interval
 
 LEDGER = "05_ledger"  # the published part of notebook 05's
+FEWEST = 4  # problems of a ledger: each half needs two for an interval
 WORTH = 0.01  # a gain in speed below this is not worth another output distribution
 LOSSES = ("SP_entropy is as accurate as SP", "its loss is paid for by its saving")  # of notebook 03
 
@@ -44,75 +45,90 @@ PEOPLE = (
 
 def recommendations():
     """The lines at the head of the page on deploying: one per person, with every pair that ran."""
-    pairs = [pair for pair in summary.PAIRS if cost_here(pair) and ledger.load(pair, LEDGER)]
-    if not pairs:
-        return "Notebooks 03 and 05 have not been run yet."
+    if not any(cost_here(pair) for pair in summary.PAIRS):
+        return "Notebook 03 has not been run yet."
     lines = []
     for person in PEOPLE:
-        advice = " ".join(f"*{pair}*: {_advice(pair, person)}" for pair in pairs)
+        advice = " ".join(f"*{pair}*: {_advice(pair, person)}" for pair in summary.PAIRS)
         lines.append(f"- **{person.who}** ({person.why}). {advice}")
-    lacking = [pair for pair in summary.PAIRS if pair not in pairs]
-    more = f"Not run yet: {', '.join(lacking)}." if lacking else ""
-    return summary.paragraphs("\n".join(lines), more)
+    return "\n".join(lines)
 
 
 def cost_here(pair):
     """What a drafted token cost in the timed answers of notebook 03, in steps; None without them.
 
-    With SP's blocks of γ: the draft's seconds per drafted token, and what a round takes beyond one
-    step of the target ÷ γ.
+    The draft's seconds per drafted token, and what a round of SP takes beyond one step of the
+    target ÷ the tokens that it drafted.
     """
     rows = store.table(pair, "03_times")
-    if rows is None:
+    if rows is None or not {"gammas", "tau", "checks"} <= set(summary.facts(pair, "03")):
         return None
     sums = rows.groupby("method")[["seconds", "draft_s", "drafted", "target_calls"]].sum()
     step = sums.seconds["AS_large"] / sums.target_calls["AS_large"]
     sp = sums.loc["SP"]
     per_round = (sp.seconds - sp.draft_s) / sp.target_calls
-    gamma = rows.gamma[rows.method == "SP"].iloc[0]
-    return float(sp.draft_s / sp.drafted / step + max(per_round / step - 1, 0) / gamma)
+    drafted = sp.drafted / sp.target_calls
+    return float(sp.draft_s / sp.drafted / step + max(per_round / step - 1, 0) / drafted)
 
 
 def _advice(pair, person):
     """What to deploy, in a sentence with its numbers."""
-    known = summary.facts(pair, "03")
-    gamma, sp, relaxed = _as_published(pair) if person.cost is None else _at(pair, person.cost)
-    at = f"where a drafted token costs {person.cost or cost_here(pair):.2g} of a step"
+    here = cost_here(pair)
+    if here is None:
+        return "notebook 03 has not been run."
+    if person.cost is None:
+        return _words(pair, here, _as_published(pair))
+    book = ledger.load(pair, LEDGER)
+    if book is None or book.answers.problem_id.nunique() < FEWEST:
+        return "notebook 05, which publishes the ledger, has not been run."
+    return _words(pair, person.cost, _at(pair, book, person.cost))
+
+
+def _words(pair, cost, found):
+    """found: label -> (γ, its speed), SP's ÷ AS_large, and SP_entropy's ÷ SP."""
+    (gamma, sp), (gamma_relaxed, relaxed) = found["SP"], found["SP_entropy"]
+    at = f"where a drafted token costs {cost:.2g} of a step"
     if sp.low <= 1:
         word = "slower than" if sp.high < 1 else "not told from"
         return f"the target alone; {at}, SP is {word} it ({sp.show(2)} ×, at γ = {gamma})."
     words = f"SP at γ = {gamma}, {sp.show(2)} × the target alone {at}."
-    paid = any(known["checks"].get(claim) == "holds" for claim in LOSSES)
-    gains = relaxed.low > 1 + WORTH
-    if gains and paid:
-        return f"{words} Relaxed at τ = {known['tau']:g} it makes {relaxed.show(3)} × SP."
-    why = "whose accuracy is not shown to be worth it" if gains else "which is too little"
-    return f"{words} Not relaxed: that makes {relaxed.show(3)} × SP, {why}."
+    relaxed_words = f"{relaxed.show(3)} × SP at γ = {gamma_relaxed}"
+    if relaxed.high <= 1 + WORTH:
+        return f"{words} Not relaxed: that makes {relaxed_words}, which is too little."
+    if relaxed.low <= 1 + WORTH:
+        more = f"{100 * WORTH:.0f} %"
+        return f"{words} Not relaxed: that makes {relaxed_words}, not shown to be {more} more."
+    lost = f"accuracy {summary.points(pair, '03', 'accuracy_change')}"
+    checks = [summary.facts(pair, "03")["checks"].get(claim) for claim in LOSSES]
+    if "holds" in checks and "does not hold" not in checks:
+        return f"{words} Relaxed it makes {relaxed_words} ({lost})."
+    return f"{words} Not relaxed: that makes {relaxed_words}, but its price is not known ({lost})."
 
 
 def _as_published(pair):
-    """(γ, SP ÷ AS_large, SP_entropy ÷ SP) as notebook 03 published them."""
-    gamma = summary.facts(pair, "03")["gammas"]["SP"]
-    numbers = (summary.number(pair, "03", name) for name in ("sp_over_large", "entropy_over_sp"))
-    return gamma, *numbers
+    """What `_words` takes, as notebook 03 published it."""
+    gammas = summary.facts(pair, "03")["gammas"]
+    names = {"SP": "sp_over_large", "SP_entropy": "entropy_over_sp"}
+    return {label: (gammas[label], summary.number(pair, "03", names[label])) for label in names}
 
 
-def _at(pair, cost):
+def _at(pair, book, cost):
     """The same where a drafted token costs so many steps, from the published ledger."""
     tau = summary.facts(pair, "03")["tau"]
-    book = ledger.load(pair, LEDGER)
     ids = book.answers.problem_id.unique()
     kinds = {
         "SP": lambda gamma: Speculative(rules.STRICT, Fixed(gamma)),
         "SP_entropy": lambda gamma: Speculative(rules.SP_entropy(tau), Fixed(gamma)),
     }
-    found = ledger.speed_ups(
+    table = ledger.speed_ups(
         book.of_problems(ids[0::2]),
         book.of_problems(ids[1::2]),
         kinds,
         [("SP", ledger.ALONE), ("SP_entropy", "SP")],
         {cost: ledger.machine(cost)},
-    ).set_index("method")
+    )
     n = len(ids[1::2])
-    ratios = (Interval(line.ratio, line.low, line.high, n) for line in found.itertuples())
-    return found.gamma["SP"], *ratios
+    return {
+        line.method: (line.gamma, Interval(line.ratio, line.low, line.high, n))
+        for line in table.itertuples()
+    }

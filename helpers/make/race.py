@@ -15,7 +15,7 @@ from functools import partial
 
 import pandas as pd
 
-from helpers import experiments, stats, store
+from helpers import experiments, stats, store, taking_turns
 from helpers.common import track
 
 STALL = 1.5  # an answer that took so many times the best of its own repeats is timed again,
@@ -99,7 +99,8 @@ class Turn:
     def run(self, contestant, repeat):
         """One timed answer as a dict."""
         time.sleep(PAUSE)
-        run = contestant.answer(self.prompt, self.key, self.problem.max_new_tokens)
+        with taking_turns.alone():
+            run = contestant.answer(self.prompt, self.key, self.problem.max_new_tokens)
         decode_s = max(run["seconds"] - run["prefill_s"], 1e-6)
         facts = {
             "pair": self.pair.name,
