@@ -23,26 +23,11 @@ _own = threading.local()  # of this thread: its files, for a lock belongs to an 
 STEP, ALONE = "step", "alone"  # ... what it is in
 
 
-@contextmanager
 def together():
     """Do a step that others may do theirs beside; wait while another process measures."""
-    # A step within a step would wait at the door for whoever waits for this one to end.
-    files = None if _is_in() else _files()
-    if files is None:
-        yield
-        return
-    door, room = files
-    try:
-        fcntl.flock(door, fcntl.LOCK_SH)
-        fcntl.flock(room, fcntl.LOCK_SH)
-        fcntl.flock(door, fcntl.LOCK_UN)
-        _own.is_in = STEP
-        yield
-    finally:
-        _leave(files)
+    return _in_turn(STEP)
 
 
-@contextmanager
 def alone():
     """Measure: wait until nobody is in a step, and keep everybody from the next one.
 
@@ -50,15 +35,27 @@ def alone():
     """
     if _is_in() == STEP:
         raise RuntimeError("a step that others do theirs beside cannot measure; end it before")
+    return _in_turn(ALONE)
+
+
+@contextmanager
+def _in_turn(kind):
+    """Be in a STEP or ALONE. Who is in one already has what it needs, and waits for nobody.
+
+    A step within a step would wait at the door for whoever waits for this one to end.
+    """
     files = None if _is_in() else _files()
     if files is None:
         yield
         return
     door, room = files
+    how = fcntl.LOCK_SH if kind == STEP else fcntl.LOCK_EX
     try:
-        fcntl.flock(door, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX)
-        _own.is_in = ALONE
+        fcntl.flock(door, how)
+        fcntl.flock(room, how)
+        if kind == STEP:
+            fcntl.flock(door, fcntl.LOCK_UN)
+        _own.is_in = kind
         yield
     finally:
         _leave(files)

@@ -45,8 +45,8 @@ def read(sampling, spread=3.0):
 
 
 def numbers(seen, rule, p_y, q_y):
-    found, _ = reading.of_rule(rule, *seen, p_y, q_y)
-    return found | reading._mixed_kl(seen[0], _)
+    found, o = reading.of_rule(rule, *seen, p_y, q_y)
+    return found | reading._mixed_kl(seen[0], o)
 
 
 @pytest.mark.parametrize("rule", NAMED.values(), ids=NAMED.keys())
