@@ -56,7 +56,7 @@ def test_few_tokens_give_the_numbers_of_all(sampling, rule):
     token = torch.tensor(whole.frame.token.to_list())[:, None]
     p_y, q_y = (law.gather(-1, token)[:, 0] for law in (whole.p, whole.q))
     all_of_it = whole, whole.signals(), token
-    few = reading.on_support(*all_of_it)
+    few = reading.over_support(*all_of_it)
     assert few[0].p.shape[-1] < WORDS / 4
     there, here = (numbers(seen, rule, p_y, q_y) for seen in (all_of_it, few))
     for name in there:
@@ -67,7 +67,7 @@ def test_the_written_token_keeps_its_probabilities_even_where_no_model_gives_it_
     whole = read(SAMPLINGS["top-k"])
     token = torch.tensor(whole.frame.token.to_list())[:, None]
     token[5] = whole.raw_p[5].argmin()  # what rounding can leave: neither p nor q has it
-    few, signals, place = reading.on_support(whole, whole.signals(), token)
+    few, signals, place = reading.over_support(whole, whole.signals(), token)
     for law, full in ((few.p, whole.p), (few.q, whole.q)):
         torch.testing.assert_close(law.gather(-1, place), full.gather(-1, token), rtol=0, atol=0)
         torch.testing.assert_close(law.sum(-1), full.sum(-1))
@@ -79,18 +79,18 @@ class Leaking(rules.Power):
 
 
 def test_rules_of_others_and_rules_that_look_at_laws_are_read_over_the_whole_vocabulary():
-    assert all(map(reading.needs_support_alone, NAMED.values()))
+    assert all(map(rules.needs_support_alone, NAMED.values()))
     whole = [
         Leaking(0.5),
         rules.Gated(1.0, inner=Leaking(0.5)),
         rules.MARS(0.9),
         rules.FLy(0.3, 2),
     ]
-    assert not any(map(reading.needs_support_alone, whole))
+    assert not any(map(rules.needs_support_alone, whole))
 
 
 def test_a_distribution_over_the_whole_vocabulary_is_read_whole():
     whole = read(Sampling(), spread=0.1)
     token = torch.tensor(whole.frame.token.to_list())[:, None]
     seen = (whole, whole.signals(), token)
-    assert all(a is b for a, b in zip(reading.on_support(*seen), seen))
+    assert all(a is b for a, b in zip(reading.over_support(*seen), seen))
