@@ -284,7 +284,7 @@ def _distances(rule, p, block, signals):
     """How far the rule's output law o strays from p at each slot, and the draft's q from p."""
     q = block.q
     if rules.needs_support_alone(rule):
-        p, q, _ = rules.on_support(p, q, block.tokens)
+        p, q, signals, _ = rules.on_support(p, q, signals, block.tokens)
     o, _ = rules.output_distribution(rule, p, q, signals)
     return {
         "tv": rules.tv(o, p),

@@ -1,6 +1,5 @@
 """Reading answers of the target once with both models: positions, and drafts that go on."""
 
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -177,14 +176,9 @@ def _position_columns(pair, named, reading):
 
 
 def over_support(reading, signals, token):
-    """(reading, signals, token (N, 1)) over the tokens that p or q can produce: `on_support`.
-
-    The laws, which need the whole vocabulary, are left out where it is narrowed.
-    """
-    p, q, here = rules.on_support(reading.p, reading.q, token[:, 0])
-    if p is reading.p:
-        return reading, signals, token
-    return reading._replace(p=p, q=q), replace(signals, laws=None), here[:, None]
+    """(reading, signals, token (N, 1)) over the tokens that p or q can produce: `on_support`."""
+    p, q, signals, here = rules.on_support(reading.p, reading.q, signals, token[:, 0])
+    return reading._replace(p=p, q=q), signals, here[:, None]
 
 
 def of_rule(rule, reading, signals, token, p_y, q_y):

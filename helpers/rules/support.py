@@ -4,28 +4,29 @@ Two or three dozen of 150,000 tokens have any probability then, and nothing that
 and q has more: q a, (p - q)+ and their sums are 0 elsewhere.
 """
 
+from dataclasses import replace
+
 import torch
 
-from helpers.rules.gates import is_gated, looks_at, outside
+from helpers.rules.gates import is_gated, outside
 
 SPARSE = 0.25  # of a vocabulary, above which a support is not worth looking up
 PACKAGE = __name__.rpartition(".")[0]
 
 
 def needs_support_alone(rule):
-    """Whether a rule's numbers are the same `on_support`: one of this project's, without laws.
+    """Whether a rule's numbers are the same `on_support`: it is one of this project's.
 
     A reader's own rule may give something to tokens that neither model does.
     """
     parts = [rule]
     if is_gated(rule):
         parts += [rule.inner, outside(rule)]
-    ours = all(type(part).__module__.startswith(f"{PACKAGE}.") for part in parts)
-    return ours and not looks_at(rule, "laws")
+    return all(type(part).__module__.startswith(f"{PACKAGE}.") for part in parts)
 
 
-def on_support(p, q, token):
-    """(p, q, token) over the tokens that p or q can produce; as they are, where these are many.
+def on_support(p, q, signals, token):
+    """(p, q, signals, token) over the tokens that p or q can produce; as they are, where many.
 
     p and q (..., V), token (...): it is one of them, and becomes its place among them.
     """
@@ -36,15 +37,19 @@ def on_support(p, q, token):
     count = possible.sum(-1)
     width = int(count.max())
     if width > SPARSE * possible.shape[-1]:
-        return p, q, token
+        return p, q, signals, token
     row, which = possible.nonzero(as_tuple=True)
     place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
-    support = torch.full((len(count), width), -1, device=row.device)
-    support[row, place] = which
+    words = torch.full((len(count), width), -1, device=row.device)
+    words[row, place] = which
 
-    def at_support(law):
-        few = torch.where(support >= 0, law.gather(-1, support.clamp(min=0)), 0.0)
+    def over_words(law):
+        few = torch.where(words >= 0, law.gather(-1, words.clamp(min=0)), 0.0)
         return few.view(*shape, width)
 
-    here = (support == token.reshape(-1, 1)).float().argmax(-1)
-    return at_support(p_rows), at_support(q_rows), here.view(shape)
+    p, q = over_words(p_rows), over_words(q_rows)
+    if signals.laws is not None:
+        laws = signals.laws.over(words.view(*shape, width), p, q)
+        signals = replace(signals, laws=laws)
+    here = (words == token.reshape(-1, 1)).float().argmax(-1)
+    return p, q, signals, here.view(shape)
