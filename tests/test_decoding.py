@@ -459,7 +459,7 @@ SHARING = {
     "random": rules.Gated(0.5, gate="random"),
     "clip": rules.Clip(0.5),  # not the standard residual
     "history": rules.Spike(2.0),
-    "laws": rules.TokenCascade(0.8),
+    "laws": rules.Cascade(-0.3),
 }
 
 

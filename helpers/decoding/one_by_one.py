@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from helpers import rules
 from helpers.decoding.batch import Round
 from helpers.decoding.speculative import added, apply_rule, draft_block, next_alone, tested
 from helpers.methods import Fixed
@@ -60,7 +61,9 @@ def one_by_one(pair, methods, batch, sampling):
     """
     batch.read_prompts(pair.draft, pair.target)
     gamma = methods[0].policy.gamma
-    single = replace(methods[0], policy=Fixed(1))
+    # Whole distributions are kept where any of the rules looks at them.
+    looking = [method for method in methods if rules.looks_at(method.rule, "laws")]
+    single = replace((looking or methods)[0], policy=Fixed(1))
     batch.places = {number: Place(list(range(len(methods)))) for number in batch.ids}
     while batch.live:
         _begin_blocks(batch, gamma)

@@ -126,8 +126,9 @@ class Memory:
         # With room to grow: the next row that stands twice needs no new memory.
         spare = [rows[0]] * (len(rows) // 2)
         index = torch.tensor(rows + spare, device=self.device)
-        self.keys = [k.index_select(0, index) for k in self.keys]
-        self.values = [v.index_select(0, index) for v in self.values]
+        for caches in (self.keys, self.values):
+            for layer, cache in enumerate(caches):  # one after the other: never two whole caches
+                caches[layer] = cache.index_select(0, index)
 
 
 class PlainBody:
