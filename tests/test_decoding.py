@@ -463,13 +463,13 @@ SHARING = {
 }
 
 
-@pytest.mark.parametrize("gamma", [2, 5])
-def test_methods_that_share_rows_answer_as_they_do_alone(packed, prompts, gamma, monkeypatch):
+def test_methods_that_share_rows_answer_as_they_do_alone(packed, prompts, monkeypatch):
     """Tokens, counts and traces of each; rows part where methods do, and not before."""
     monkeypatch.setattr(dispatch, "is_cheaper", lambda *facts: True)
-    methods = [Speculative(rule, Fixed(gamma), label) for label, rule in SHARING.items()]
+    prompts = prompts[::2]
+    methods = [Speculative(rule, Fixed(3), label) for label, rule in SHARING.items()]
     keys = [(4, i) for i in range(len(prompts))]
-    options = {"sampling": Sampling(2.2, top_k=50), "max_new_tokens": 40, "trace": True}
+    options = {"sampling": Sampling(2.2, top_k=50), "max_new_tokens": 24, "trace": True}
     read = []
     forward = packed.target.forward
     monkeypatch.setattr(
