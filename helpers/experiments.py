@@ -22,7 +22,7 @@ import transformers
 
 from helpers import models, store, taking_turns, tasks
 from helpers.common import track
-from helpers.decoding import decode, decoder_of
+from helpers.decoding import decode, decode_together, decoder_of, share
 from helpers.decoding.batch import synchronise
 from helpers.kept import Answers
 from helpers.methods import Sampling
@@ -32,6 +32,7 @@ from helpers.tasks import judge, sandbox
 WARM_UP_TOKENS = 8
 TIMES = ("prefill_s", "seconds", "draft_s", "verify_s", "host_s")  # of a row
 ROWS = 64  # decoded at once
+MOST_TOGETHER = 4  # methods that share rows; each may need rows of its own in the end
 ROWS_OF_LARGE_GPU = 96  # several notebooks fit beside each other
 LARGE_GPU = 40 << 30  # bytes
 AT_MOST_THREADS = 4  # decode at once on a small pair; more only wait for one another
@@ -61,21 +62,25 @@ def run(
     Returns a DataFrame with one row per generation; with trace=True a pair (rows, trace), the trace
     with one row per tested or emitted position. Timings are not filled: rows of a batch share time.
     batch_size: rows at once; None is what suits the machine (`rows_at_once`).
-    Methods take turns batch by batch, because a model keeps the prompts that it has read last.
+    Methods take turns batch by batch, because a model keeps the prompts that it has read last;
+    those that draft alike share rows for as long as they agree.
     """
     jobs = [(seed, problem) for seed in seeds for problem in problems]
     asked = [_kept(pair, method, jobs, sampling, trace, max_new_tokens) for method in methods]
     batches = [
-        (method, answers, batch)
-        for method, answers in zip(methods, asked)
-        for batch in _batches(answers.missing(), batch_size or rows_at_once(pair))
+        (group, batch)
+        for group in _groups(pair, list(zip(methods, asked)), batch_size)
+        for batch in _batches(group[0][1].missing(), batch_size or rows_at_once(pair, len(group)))
     ]
-    batches.sort(key=lambda work: jobs.index(work[2][0]))
+    batches.sort(key=lambda work: jobs.index(work[1][0]))
 
     def decoded(own_pair, work):
-        method, answers, batch = work
+        group, batch = work
         limit = max_new_tokens or batch[0][1].max_new_tokens
-        answers.keep(batch, *_decode_batch(own_pair, method, batch, sampling, limit, trace))
+        sharing = [method for method, _ in group]
+        found = _decode_batch(own_pair, sharing, batch, sampling, limit, trace)
+        for (_, answers), (rows, traces) in zip(group, found):
+            answers.keep(batch, rows, traces)
 
     for _ in track(_each(pair, decoded, batches), "decoding", len(batches)):
         pass
@@ -86,12 +91,40 @@ def run(
     return rows, pd.concat([traces for _, traces in frames], ignore_index=True)
 
 
-def rows_at_once(pair):
-    """How many rows are decoded at once: a GPU with much memory takes more in the same time."""
-    if pair.device.type != "cuda":
-        return ROWS
-    _, memory = torch.cuda.mem_get_info(pair.device)
-    return ROWS_OF_LARGE_GPU if memory >= LARGE_GPU else ROWS
+def rows_at_once(pair, sharing=1):
+    """How many rows are decoded at once: a GPU with much memory takes more in the same time.
+
+    sharing: so many methods begin with the same rows, and have up to a row each in the end.
+    """
+    rows = ROWS
+    if pair.device.type == "cuda":
+        _, memory = torch.cuda.mem_get_info(pair.device)
+        rows = ROWS_OF_LARGE_GPU if memory >= LARGE_GPU else ROWS
+    return rows if sharing == 1 else 3 * rows // (2 * sharing)
+
+
+def _groups(pair, asked, batch_size):
+    """(method, its Answers) in groups of those that are decoded together."""
+    groups = []
+    for one in asked:
+        fits = (group for group in groups if _joins(pair, one, group, batch_size))
+        group = next(fits, None)
+        if group is None:
+            groups.append([one])
+        else:
+            group.append(one)
+    return groups
+
+
+def _joins(pair, one, group, batch_size):
+    """Whether a method may share the rows of a group: it lacks the same answers, there is room."""
+    method, answers = one
+    first, known = group[0]
+    lacking = answers.missing()
+    if len(group) == MOST_TOGETHER or lacking != known.missing():
+        return False
+    rows = batch_size or rows_at_once(pair, len(group) + 1)
+    return share(pair, first, method, min(rows, len(lacking)))
 
 
 def _kept(pair, method, jobs, sampling, trace, max_new_tokens):
@@ -172,30 +205,45 @@ def side_by_side(pair, act, items):
             yield pending.popleft().result()
 
 
-def _decode_batch(pair, method, jobs, sampling, limit, trace):
-    """Rows of one batch and their traces (None where none is asked for), in the jobs' order."""
+def _decode_batch(pair, methods, jobs, sampling, limit, trace):
+    """Rows of one batch and their traces (None where none is asked for), by method.
+
+    Both are in the jobs' order.
+    """
     # Prompts of like length are decoded beside each other.
     order = sorted(range(len(jobs)), key=lambda n: len(str(jobs[n][1].messages)))
-    answers = decode(
-        pair,
-        method,
+    asked = (
         [pair.encode(jobs[n][1].messages) for n in order],
         [key(*jobs[n]) for n in order],
-        sampling=sampling,
-        max_new_tokens=limit,
-        stop=jobs[0][1].stop,
-        trace=trace,
     )
-    answers = [answers[order.index(n)] for n in range(len(jobs))]
+    settings = {
+        "sampling": sampling,
+        "max_new_tokens": limit,
+        "stop": jobs[0][1].stop,
+        "trace": trace,
+    }
+    if len(methods) == 1:
+        found = [decode(pair, *methods, *asked, **settings)]
+    else:
+        found = decode_together(pair, methods, *asked, **settings)
+    return [
+        _tidy(pair, method, jobs, [answers[order.index(n)] for n in range(len(jobs))], settings)
+        for method, answers in zip(methods, found)
+    ]
+
+
+def _tidy(pair, method, jobs, answers, settings):
+    """Graded rows of a method's answers to some jobs, and their traces or None."""
     grades = tasks.grade_many(
         [(problem, answer.text) for (_, problem), answer in zip(jobs, answers)]
     )
+    shared = settings["sampling"], settings["max_new_tokens"]
     rows = [
-        tidy_row(pair, method, seed, problem, answer, grade, sampling, limit)
+        tidy_row(pair, method, seed, problem, answer, grade, *shared)
         for (seed, problem), answer, grade in zip(jobs, answers, grades)
     ]
     rows = pd.DataFrame(rows).assign(graded_by=_graded_by(jobs))
-    if not trace:
+    if not settings["trace"]:
         return rows, None
     traces = [
         answer.trace.assign(problem_id=problem.id, seed=seed, method=method.label)

@@ -27,6 +27,7 @@ from helpers.methods import (
     SqrtEntropyStop,
 )
 from helpers.models import compact, load_pair
+from helpers.models.lm import Memory
 
 TARGET, DRAFT = table(1), table(2)
 POLICIES = [
@@ -449,6 +450,78 @@ def test_one_by_one_is_the_decoder_of_blocks(packed, prompts, rule, gamma, ends,
     assert gamma == 1 or any(answer.accepted < answer.drafted for answer in runs[0])
     if rule is not rules.STRICT:
         assert sum(answer.rescued for answer in runs[0]) > 0
+
+
+SHARING = {
+    "SP": rules.STRICT,
+    "SP_entropy": rules.SP_entropy(1.5),
+    "SP_aggressive": rules.Gated(1.0, rules.ACCEPT_ALL),
+    "random": rules.Gated(0.5, gate="random"),
+    "clip": rules.Clip(0.5),  # not the standard residual
+    "history": rules.Spike(2.0),
+    "laws": rules.Cascade(-0.3),
+}
+
+
+def test_methods_that_share_rows_answer_as_they_do_alone(packed, prompts, monkeypatch):
+    """Tokens, counts and traces of each; rows part where methods do, and not before."""
+    monkeypatch.setattr(dispatch, "is_cheaper", lambda *facts: True)
+    prompts = prompts[::2]
+    methods = [Speculative(rule, Fixed(3), label) for label, rule in SHARING.items()]
+    keys = [(4, i) for i in range(len(prompts))]
+    options = {"sampling": Sampling(2.2, top_k=50), "max_new_tokens": 24, "trace": True}
+    read = []
+    forward = packed.target.forward
+    monkeypatch.setattr(
+        packed.target, "forward", lambda t, *a: read.append(t.numel()) or forward(t, *a)
+    )
+    alone = [decoding.decode(packed, method, prompts, keys, **options) for method in methods]
+    read_alone = sum(read)
+    read.clear()
+    together = decoding.decode_together(packed, methods, prompts, keys, **options)
+    assert sum(read) < 0.8 * read_alone
+    for ours, theirs in zip(together, alone, strict=True):
+        assert len(ours) == len(theirs) == len(prompts)
+        for own, other in zip(ours, theirs):
+            assert replace(own, trace=None, seconds=0.0) == replace(other, trace=None, seconds=0.0)
+            # Sums over the tokens that some row can produce are rounded differently.
+            pd.testing.assert_frame_equal(own.trace, other.trace, rtol=1e-4, atol=1e-6)
+    texts = [tuple(tuple(answer.tokens) for answer in answers) for answers in together]
+    assert len(set(texts)) > len(methods) // 2
+
+
+def test_methods_share_rows_where_they_draft_alike(packed, pocket, monkeypatch):
+    strict, relaxed = (Speculative(rule, Fixed(4)) for rule in (rules.STRICT, rules.SQRT))
+    assert not decoding.share(pocket, strict, relaxed, 64)  # its decoder works block by block
+    monkeypatch.setattr(packed.__class__, "small", False)
+    assert decoding.share(packed, strict, relaxed, 64)
+    assert not decoding.share(packed, strict, relaxed, 4)
+    assert not decoding.share(packed, strict, replace(relaxed, policy=Fixed(3)), 64)
+    assert not decoding.share(packed, strict, Autoregressive("target"), 64)
+
+
+def test_rows_of_the_cache_move_double_and_grow():
+    config = types.SimpleNamespace(
+        num_key_value_heads=1, head_dim=1, num_hidden_layers=2, hidden_size=1, num_attention_heads=1
+    )
+    memory = Memory(config, 4, 2, torch.float32, torch.device("cpu"))
+    for cache in (*memory.keys, *memory.values):
+        cache[:, 0, :, 0] = torch.arange(4.0)[:, None]
+    memory.cached = [0, 1, 2, 3]
+
+    def rows():
+        held = {tuple(cache[: len(memory.cached), 0, 0, 0].tolist()) for cache in memory.keys}
+        assert held == {tuple(map(float, memory.cached))}
+        return memory.cached
+
+    before = memory.keys[0].data_ptr()
+    memory.keep([0, 3, 2])
+    assert rows() == [0, 3, 2]
+    memory.keep([0, 1, 2, 1])
+    assert rows() == [0, 3, 2, 3]
+    assert memory.keys[0].data_ptr() == before  # in place
+    memory.keep([1, 0, 2, 3, 2])
+    assert rows() == [3, 0, 2, 3, 2]
 
 
 def test_one_by_one_is_for_many_rows_of_a_large_pair_on_a_cpu(packed, pocket, monkeypatch):

@@ -28,6 +28,17 @@ NAMED = grid() | {
     "additive": rules.Additive(0.2),
     "ensemble": rules.Ensemble(0.3),
     "cactus": rules.Cactus(0.3),
+    "equal price": rules.EqualPrice(1.5),
+    "cascade": rules.Cascade(-0.3),
+    "token cascade": rules.TokenCascade(0.8),
+    "fuzzy": rules.Fuzzy(0.3),
+    "FLy": rules.FLy(0.5),
+    "MARS": rules.MARS(0.5),
+    "margin": rules.EntropyAndMargin(3.0, 0.1),
+    "oracle": rules.Oracle(0.3),
+    "warped": rules.WarpedEntropy(1.0),
+    "tightened": rules.Tightened(1.0, 1.0),
+    "by class": rules.ByClass((0.0, 2.0, 4.0), bytes(n % 3 for n in range(WORDS))),
 }
 
 
@@ -56,7 +67,7 @@ def test_few_tokens_give_the_numbers_of_all(sampling, rule):
     token = torch.tensor(whole.frame.token.to_list())[:, None]
     p_y, q_y = (law.gather(-1, token)[:, 0] for law in (whole.p, whole.q))
     all_of_it = whole, whole.signals(), token
-    few = reading.on_support(*all_of_it)
+    few = reading.over_support(*all_of_it)
     assert few[0].p.shape[-1] < WORDS / 4
     there, here = (numbers(seen, rule, p_y, q_y) for seen in (all_of_it, few))
     for name in there:
@@ -67,30 +78,41 @@ def test_the_written_token_keeps_its_probabilities_even_where_no_model_gives_it_
     whole = read(SAMPLINGS["top-k"])
     token = torch.tensor(whole.frame.token.to_list())[:, None]
     token[5] = whole.raw_p[5].argmin()  # what rounding can leave: neither p nor q has it
-    few, signals, place = reading.on_support(whole, whole.signals(), token)
+    few, signals, place = reading.over_support(whole, whole.signals(), token)
     for law, full in ((few.p, whole.p), (few.q, whole.q)):
         torch.testing.assert_close(law.gather(-1, place), full.gather(-1, token), rtol=0, atol=0)
         torch.testing.assert_close(law.sum(-1), full.sum(-1))
-    assert signals.laws is None
+    words = signals.laws.words
+    assert words[5].gather(-1, place[5]) == token[5] and (words >= -1).all()
 
 
 class Leaking(rules.Power):
     """A reader's own rule, whose residual gives something to every token."""
 
 
-def test_rules_of_others_and_rules_that_look_at_laws_are_read_over_the_whole_vocabulary():
-    assert all(map(reading.needs_support_alone, NAMED.values()))
-    whole = [
-        Leaking(0.5),
-        rules.Gated(1.0, inner=Leaking(0.5)),
-        rules.MARS(0.9),
-        rules.FLy(0.3, 2),
-    ]
-    assert not any(map(reading.needs_support_alone, whole))
+def test_rules_of_others_are_read_over_the_whole_vocabulary():
+    assert all(map(rules.needs_support_alone, NAMED.values()))
+    whole = [Leaking(0.5), rules.Gated(1.0, inner=Leaking(0.5))]
+    assert not any(map(rules.needs_support_alone, whole))
+
+
+def test_facts_of_laws_are_computed_once(monkeypatch):
+    whole = read(SAMPLINGS["top-k"])
+    token = torch.tensor(whole.frame.token.to_list())[:, None]
+    few, signals, place = reading.over_support(whole, whole.signals(), token)
+    times = []
+    real = rules.signals.jsd
+    monkeypatch.setattr(rules.signals, "jsd", lambda *laws: times.append(1) or real(*laws))
+    p_y, q_y = (law.gather(-1, token)[:, 0] for law in (whole.p, whole.q))
+    for T in (0.1, 0.2, 0.4):
+        reading.of_rule(rules.Fuzzy(T), few, signals, place, p_y, q_y)
+    assert len(times) == 1
 
 
 def test_a_distribution_over_the_whole_vocabulary_is_read_whole():
     whole = read(Sampling(), spread=0.1)
     token = torch.tensor(whole.frame.token.to_list())[:, None]
     seen = (whole, whole.signals(), token)
-    assert all(a is b for a, b in zip(reading.on_support(*seen), seen))
+    few, signals, place = reading.over_support(*seen)
+    assert few.p is whole.p and few.q is whole.q and signals is seen[1]
+    assert torch.equal(place, token)

@@ -2,7 +2,7 @@
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -39,6 +39,11 @@ class Generation:
     host_s: float = float("nan")
     trace: pd.DataFrame | list | None = None
 
+    def copy(self):
+        """The same answer so far, which goes on by itself."""
+        trace = None if self.trace is None else list(self.trace)
+        return replace(self, tokens=list(self.tokens), trace=trace)
+
 
 @dataclass
 class Round:
@@ -51,8 +56,9 @@ class Round:
 class Batch:
     """The growing sequences of one batch, with their uniforms; finished rows leave it.
 
-    `answers` are all Generations in the order of the prompts, `live` those of the rows that are
-    still in the batch, and `ids` the places of these in `answers`.
+    `answers` are all Generations, first in the order of the prompts, `live` those of the rows that
+    are still in the batch, and `ids` the places of these in `answers`. A row that parts (`part`)
+    adds an answer; `prompt_of` says which prompt each of `answers` answers.
     """
 
     def __init__(self, pair, prompts, keys, max_new_tokens, stop, trace, per_round):
@@ -71,6 +77,7 @@ class Batch:
         self.answers = [Generation([], trace=[] if trace else None) for _ in prompts]
         self.live = list(self.answers)
         self.ids = list(range(len(prompts)))
+        self.prompt_of = list(self.ids)
         self.kept = {}  # what a decoder remembers, by name: tensors with a row per live answer
         self.models = ()
         self.finished = []
@@ -152,18 +159,37 @@ class Batch:
         if not self.finished:
             return
         keep = [row for row in range(len(self.live)) if row not in self.finished]
-        self.live = [self.live[row] for row in keep]
-        self.ids = [self.ids[row] for row in keep]
-        if not keep:
+        # The last rows move into the gaps, for a row is many megabytes.
+        gaps = [row for row in self.finished if row < len(keep)]
+        rows = list(range(len(keep)))
+        for gap, row in zip(gaps, keep[len(keep) - len(gaps) :]):
+            rows[gap] = row
+        self._take(rows)
+
+    def part(self, rows):
+        """Double these rows (ints): each goes on by itself too, at the end of the batch."""
+        numbers = [self.ids[row] for row in rows]
+        self._take([*range(len(self.live)), *rows])
+        for row, number in enumerate(numbers, len(self.live) - len(rows)):
+            self.live[row] = self.live[row].copy()
+            self.ids[row] = len(self.answers)
+            self.answers.append(self.live[row])
+            self.prompt_of.append(self.prompt_of[number])
+
+    def _take(self, rows):
+        """Make these rows the batch, here and in every model's memory."""
+        self.live = [self.live[row] for row in rows]
+        self.ids = [self.ids[row] for row in rows]
+        if not rows:
             return
-        index = torch.tensor(keep, device=self.tokens.device)
+        index = torch.tensor(rows, device=self.tokens.device)
         self.tokens = self.tokens[index]
         self.u = self.u[index]
         self.kept = {name: tensor[index] for name, tensor in self.kept.items()}
-        self.length = [self.length[row] for row in keep]
-        self.prompt = [self.prompt[row] for row in keep]
+        self.length = [self.length[row] for row in rows]
+        self.prompt = [self.prompt[row] for row in rows]
         for lm in self.models:
-            lm.memory.keep(keep)
+            lm.memory.keep(rows)
 
 
 def cut_at_stop(text, stop):

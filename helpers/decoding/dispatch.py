@@ -13,7 +13,7 @@ import torch
 from helpers import taking_turns
 from helpers.decoding.alone import autoregressive, selective
 from helpers.decoding.batch import Batch, cut_at_stop
-from helpers.decoding.one_by_one import is_cheaper, one_by_one
+from helpers.decoding.one_by_one import answers_of, is_cheaper, one_by_one
 from helpers.decoding.routed import routed
 from helpers.decoding.speculative import speculative
 from helpers.decoding.stepwise import stepwise
@@ -49,27 +49,66 @@ def decode(
     single row only: a batch has no time per answer.
     """
     decoder = decoder_of(method)
-    if decoder is speculative and is_cheaper(pair, method, len(prompts)):
-        decoder = one_by_one
-    check_room(pair, prompts, max_new_tokens)
+    if _goes_one_by_one(pair, method, len(prompts)):
+        decoder, method = one_by_one, [method]
     per_round = getattr(method, "per_round", 1)
-    batch = Batch(pair, prompts, keys, max_new_tokens, tuple(stop), trace, per_round)
-    rounds = decoder(pair, method, batch, sampling)
-    if len(prompts) > 1:  # one row may be timed, and would be timed waiting
+    batch = _batch(pair, prompts, keys, max_new_tokens, stop, trace, per_round)
+    seconds = _run(batch, decoder(pair, method, batch, sampling), on_round)
+    answers = [_finished(pair, answer, stop) for answer in batch.answers]
+    if len(prompts) == 1:
+        note_seconds(answers[0], batch.clock, seconds)
+    return answers
+
+
+@torch.inference_mode()
+def decode_together(
+    pair, methods, prompts, keys, *, sampling=Sampling(), max_new_tokens=128, stop=(), trace=False
+):
+    """Run methods that share rows (`share`) on the same prompts: what they agree on, once.
+
+    As `decode`, which gives the same answers. Returns a list of Generation for each method.
+    """
+    batch = _batch(pair, prompts, keys, max_new_tokens, stop, trace, per_round=1)
+    _run(batch, one_by_one(pair, methods, batch, sampling))
+    return [
+        [_finished(pair, answer, stop) for answer in answers]
+        for answers in answers_of(batch, methods)
+    ]
+
+
+def share(pair, one, other, rows):
+    """Whether two methods are decoded together: they draft alike, and go token by token here."""
+    apart = not all(_goes_one_by_one(pair, method, rows) for method in (one, other))
+    return not apart and one.policy == other.policy
+
+
+def _goes_one_by_one(pair, method, rows):
+    return decoder_of(method) is speculative and is_cheaper(pair, method, rows)
+
+
+def _batch(pair, prompts, keys, max_new_tokens, stop, trace, per_round):
+    check_room(pair, prompts, max_new_tokens)
+    return Batch(pair, prompts, keys, max_new_tokens, tuple(stop), trace, per_round)
+
+
+def _run(batch, rounds, on_round=None):
+    """Add round after round to a batch until its rows have finished. Returns the seconds."""
+    if len(batch.live) > 1:  # one row may be timed, and would be timed waiting
         rounds = taking_turns.each_together(rounds)
     for new in rounds:
         batch.add(new)
         if on_round and on_round(batch.answers):
             break
         batch.drop_finished()
-    seconds = batch.clock.stop()
-    for answer in batch.answers:
-        answer.text = text_of(pair, answer, stop)
-        if trace:
-            answer.trace = pd.DataFrame(answer.trace)
-    if len(prompts) == 1:
-        note_seconds(batch.answers[0], batch.clock, seconds)
-    return batch.answers
+    return batch.clock.stop()
+
+
+def _finished(pair, answer, stop):
+    """An answer with its text, and its trace as a table."""
+    answer.text = text_of(pair, answer, stop)
+    if answer.trace is not None:
+        answer.trace = pd.DataFrame(answer.trace)
+    return answer
 
 
 def decoder_of(method):

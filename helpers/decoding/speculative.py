@@ -164,8 +164,12 @@ def verify(rule, block, scores, batch, sampling):
     after is lacking, no next_token follows a block that was accepted whole. Returns accepted
     (rows,), next_token (rows,), and the columns of a trace, {} where none is kept.
     """
+    return apply_rule(rule, block, scores, sampling.warp(scores), batch)
+
+
+def apply_rule(rule, block, scores, p, batch):
+    """`verify` where the target's warped distributions p (rows, g + 1, V) are known."""
     g = block.tokens.shape[1]
-    p = sampling.warp(scores)
     u = _uniforms_of_block(batch, g)
     p_x = p[:, :g].gather(-1, block.tokens[..., None])[..., 0]
     q_x = block.q.gather(-1, block.tokens[..., None])[..., 0]
@@ -202,7 +206,7 @@ def verify(rule, block, scores, batch, sampling):
         "q_x": q_x,
         "u": u[:, :g, ACCEPT],
         "max_q": block.max_q,
-        **_distances(rule, p[:, :g], block.q, signals),
+        **_distances(rule, p[:, :g], block, signals),
         "accepted": ok,
         "relaxed": rules.is_open(rule, signals),
         "rescued": ok & ~strict,
@@ -276,8 +280,11 @@ def _uniforms_of_block(batch, g):
     return batch.u.gather(1, positions[..., None].expand(-1, -1, batch.u.shape[-1]))
 
 
-def _distances(rule, p, q, signals):
+def _distances(rule, p, block, signals):
     """How far the rule's output law o strays from p at each slot, and the draft's q from p."""
+    q = block.q
+    if rules.needs_support_alone(rule):
+        p, q, signals, _ = rules.on_support(p, q, signals, block.tokens)
     o, _ = rules.output_distribution(rule, p, q, signals)
     return {
         "tv": rules.tv(o, p),

@@ -13,7 +13,7 @@ import torch
 from helpers import probes, rules, stats, taking_turns
 from helpers.ledger.matching import Match
 from helpers.ledger.programme import counts
-from helpers.ledger.reading import needs_support_alone, of_rule, on_support
+from helpers.ledger.reading import of_rule, over_support
 from helpers.ledger.table import Ledger
 from helpers.methods import Sampling
 
@@ -44,10 +44,10 @@ def _numbers(reading, named):
     p_y, q_y = (law.gather(-1, token)[:, 0] for law in (reading.p, reading.q))
     signals = reading.signals()
     whole = reading, signals, token
-    few = on_support(*whole)
+    few = over_support(*whole)
     columns = {}
     for label, rule in named.items():
-        of_it, _ = of_rule(rule, *(few if needs_support_alone(rule) else whole), p_y, q_y)
+        of_it, _ = of_rule(rule, *(few if rules.needs_support_alone(rule) else whole), p_y, q_y)
         columns |= {f"{label}|{name}": values for name, values in of_it.items()}
     return pd.DataFrame({name: v.float().cpu().numpy() for name, v in columns.items()})
 

@@ -1,6 +1,5 @@
 """Reading answers of the target once with both models: positions, and drafts that go on."""
 
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,7 +13,6 @@ from helpers.ledger.grid import grid
 from helpers.ledger.table import LONGEST, OF_RULE, RATES, Ledger
 from helpers.methods import Autoregressive, Sampling
 
-SPARSE = 0.25  # of a vocabulary, above which a support is not worth looking up
 READING = (
     *store.DECODING,
     "ledger/reading.py",
@@ -164,10 +162,10 @@ def _position_columns(pair, named, reading):
         "max_p": reading.raw_p.amax(-1),
         "tv": rules.tv(reading.p, reading.q),
     }
-    few = on_support(reading, signals, token[:, None])
+    few = over_support(reading, signals, token[:, None])
     whole = reading, signals, token[:, None]
     for label, rule in named.items():
-        seen = few if needs_support_alone(rule) else whole
+        seen = few if rules.needs_support_alone(rule) else whole
         of_it, o = of_rule(rule, *seen, p_y, q_y)
         of_it |= _mixed_kl(seen[0], o)
         columns |= {f"{label}|{name}": values for name, values in of_it.items()}
@@ -177,43 +175,10 @@ def _position_columns(pair, named, reading):
     return pd.concat([kept, pd.DataFrame(columns)], axis=1)
 
 
-def needs_support_alone(rule):
-    """Whether a rule's numbers are the same on `on_support`: one of this project's, without laws.
-
-    A reader's own rule may give something to tokens that neither model does.
-    """
-    parts = [rule]
-    if rules.is_gated(rule):
-        parts += [rule.inner, rules.outside(rule)]
-    ours = all(type(part).__module__.startswith(f"{rules.__name__}.") for part in parts)
-    return ours and not rules.looks_at(rule, "laws")
-
-
-def on_support(reading, signals, token):
-    """(reading, signals, token) over the tokens that p or q can produce, where these are few.
-
-    With top-k or top-p two or three dozen of a vocabulary's 150,000 have any probability, and
-    nothing that a rule makes of p and q has more: q a, (p - q)+ and their sums are 0 elsewhere. The
-    written token (N, 1) is one of them, and becomes its place among them. The laws, which need the
-    whole vocabulary, are left out.
-    """
-    possible = (reading.p > 0) | (reading.q > 0)
-    possible.scatter_(-1, token, True)
-    count = possible.sum(-1)
-    width = int(count.max())
-    if width > SPARSE * possible.shape[-1]:
-        return reading, signals, token
-    row, which = possible.nonzero(as_tuple=True)
-    place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
-    support = torch.full((len(count), width), -1, device=row.device)
-    support[row, place] = which
-
-    def at_support(law):
-        return torch.where(support >= 0, law.gather(-1, support.clamp(min=0)), 0.0)
-
-    narrow = reading._replace(p=at_support(reading.p), q=at_support(reading.q))
-    here = (support == token).float().argmax(-1, keepdim=True)
-    return narrow, replace(signals, laws=None), here
+def over_support(reading, signals, token):
+    """(reading, signals, token (N, 1)) over the tokens that p or q can produce: `on_support`."""
+    p, q, signals, here = rules.on_support(reading.p, reading.q, signals, token[:, 0])
+    return reading._replace(p=p, q=q), signals, here[:, None]
 
 
 def of_rule(rule, reading, signals, token, p_y, q_y):

@@ -109,12 +109,26 @@ class Memory:
         return keys[self.rows, :, : self.end], values[self.rows, :, : self.end]
 
     def keep(self, rows):
-        """Keep only these rows (a list of ints), in this order."""
-        self.prompt = []
-        index = torch.tensor(rows, device=self.device)
-        self.keys = [k.index_select(0, index) for k in self.keys]
-        self.values = [v.index_select(0, index) for v in self.values]
-        self.cached = [self.cached[i] for i in rows]
+        """Make these rows (a list of ints) the first ones, in this order; one may stand twice.
+
+        Rows that stay in their places are not copied, so a caller fills gaps from the end.
+        """
+        self.cached = [self.cached[row] for row in rows]
+        moved = [(place, row) for place, row in enumerate(rows) if place != row]
+        if not moved:
+            return
+        places, sources = map(list, zip(*moved))
+        if len(rows) <= len(self.keys[0]) and set(places).isdisjoint(sources):
+            to, of = (torch.tensor(part, device=self.device) for part in (places, sources))
+            for cache in (*self.keys, *self.values):
+                cache[to] = cache[of]
+            return
+        # With room to grow: the next row that stands twice needs no new memory.
+        spare = [rows[0]] * (len(rows) // 2)
+        index = torch.tensor(rows + spare, device=self.device)
+        for caches in (self.keys, self.values):
+            for layer, cache in enumerate(caches):  # one after the other: never two whole caches
+                caches[layer] = cache.index_select(0, index)
 
 
 class PlainBody:
@@ -199,7 +213,9 @@ class LM:
         """
         length = round_up(length, self.body.cells)
         memory = self.memory
-        fits = memory is not None and memory.keys[0].shape[0] == rows
+        # A lone row is timed, and has no rows beside it to write to.
+        most = 3 * rows if rows > 1 else 1
+        fits = memory is not None and rows <= len(memory.keys[0]) <= most
         if not (fits and length <= memory.length <= 2 * length):
             cells = self.body.cells
             self.memory = Memory(self.config, rows, length, self.dtype, self.device, cells)
@@ -230,8 +246,9 @@ class LM:
 
     def _parts(self, shared, width):
         """Keys and values of every layer: of what all rows share (one row), and of the rest."""
+        rows = len(self.memory.cached)
         for cache in (*self.memory.keys, *self.memory.values):
-            yield cache[:, :, :shared], cache[:, :, shared:width]
+            yield cache[:, :, :shared], cache[:rows, :, shared:width]
 
     def _keep(self, tokens, shared, width):
         """Keep a batch's prompts for the next method, where they are not too many."""

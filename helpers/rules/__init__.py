@@ -61,5 +61,6 @@ from helpers.rules.rivals import (
     chow,
 )
 from helpers.rules.signals import NO_TOKEN, RECENT, Laws, Signals, recent
+from helpers.rules.support import needs_support_alone, on_support
 
 Rule = Power | Lenience | Clip | EqualPrice | Gated

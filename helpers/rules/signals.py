@@ -1,7 +1,6 @@
 """What a gate or a rule may look at besides p(x) and q(x) of the drafted token."""
 
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 
@@ -69,6 +68,17 @@ def known(signals, name):
     return value
 
 
+def once(compute):
+    """A fact about laws: a value per position, computed once for all that share `known_facts`."""
+
+    def fact(laws):
+        if compute.__name__ not in laws.known_facts:
+            laws.known_facts[compute.__name__] = compute(laws)
+        return laws.fact(laws.known_facts[compute.__name__])
+
+    return property(fact, doc=compute.__doc__)
+
+
 @dataclass(frozen=True, eq=False)
 class Laws:
     """Both models' whole distributions at some positions, and facts about them, lazily.
@@ -76,6 +86,7 @@ class Laws:
     p, q: warped, (..., V); raw_p, raw_q: unwarped; token: the drafted one (...); best_scores: the
     target's two largest scores (..., 2). Every fact has the shape of the positions, (...); with
     `every_token` it has a last axis of 1, to stand beside (..., V), and `token` is all V of them.
+    words: the tokens that p and q are over, where these are few of the vocabulary (`over`).
     """
 
     p: torch.Tensor
@@ -85,75 +96,86 @@ class Laws:
     token: torch.Tensor | None = None
     best_scores: torch.Tensor | None = None
     every_token: bool = False
+    words: torch.Tensor | None = None
+    known_facts: dict = field(default_factory=dict)
 
     def at(self, row, slot):
         """The laws at one slot per row: (rows, slots, V) -> (rows, V)."""
         parts = (self.p, self.q, self.raw_p, self.raw_q, self.token, self.best_scores)
         return Laws(*(None if part is None else part[row, slot] for part in parts))
 
+    def over(self, words, p, q):
+        """The same laws with p and q over these tokens (..., W) alone; all others have none."""
+        return replace(self, words=words, p=p, q=q)
+
     def of_every_token(self):
-        """The same laws for asking about all V tokens at once."""
-        every = torch.arange(self.p.shape[-1], device=self.p.device)
+        """The same laws for asking about all tokens of p and q at once."""
+        every = self.words
+        if every is None:
+            every = torch.arange(self.p.shape[-1], device=self.p.device)
         return replace(self, token=every, every_token=True)
 
     def fact(self, value):
         """A value per position (...) in the shape in which facts are given."""
         return value[..., None] if self.every_token else value
 
-    @cached_property
+    @once
     def max_p(self):
         """The target's largest probability, unwarped."""
-        return self.fact(self.raw_p.amax(-1))
+        return self.raw_p.amax(-1)
 
-    @cached_property
+    @once
     def max_q(self):
         """The draft's largest probability, unwarped."""
-        return self.fact(self.raw_q.amax(-1))
+        return self.raw_q.amax(-1)
 
-    @cached_property
+    @once
     def tv(self):
         """TV(p, q), warped: the chance that strict rejects."""
-        return self.fact(tv(self.p, self.q))
+        return tv(self.p, self.q)
 
-    @cached_property
+    @once
     def jsd(self):
         """Jensen-Shannon divergence of the unwarped distributions, nats."""
-        return self.fact(jsd(self.raw_p, self.raw_q))
+        return jsd(self.raw_p, self.raw_q)
 
-    @cached_property
+    @once
     def margin_q(self):
         """The draft's largest probability minus its second, unwarped."""
         best = self.raw_q.topk(2, -1).values
-        return self.fact(best[..., 0] - best[..., 1])
+        return best[..., 0] - best[..., 1]
 
-    @cached_property
+    @once
     def H_warped(self):
         """Entropy of the draft's warped distribution, nats."""
-        return self.fact(entropy(self.q))
+        return entropy(self.q)
 
-    @cached_property
+    @once
     def top3_entropy_p(self):
         """-sum p log p over the target's three largest, unwarped and not divided by their sum."""
-        return self.fact(entropy(self.raw_p.topk(min(3, self.raw_p.shape[-1]), -1).values))
+        return entropy(self.raw_p.topk(min(3, self.raw_p.shape[-1]), -1).values)
 
-    @cached_property
+    @once
     def runner_up(self):
         """The target's second token."""
-        return self.fact(self.raw_p.topk(2, -1).indices[..., 1])
+        return self.raw_p.topk(2, -1).indices[..., 1]
 
-    @cached_property
+    @once
     def score_ratio(self):
         """The target's second largest score ÷ its largest; 0 where the largest is not positive."""
         best = known(self, "best_scores")
-        return self.fact(torch.where(best[..., 0] > 0, best[..., 1] / best[..., 0], 0.0))
+        return torch.where(best[..., 0] > 0, best[..., 1] / best[..., 0], 0.0)
 
     def overlap(self, n):
         """Share of the target's n likeliest tokens that are among the draft's n likeliest."""
-        n = min(n, self.raw_p.shape[-1])
-        of_p = self.raw_p.topk(n, -1).indices
-        of_q = self.raw_q.topk(n, -1).indices
-        shared = (of_p[..., :, None] == of_q[..., None, :]).any(-1)
-        return self.fact(shared.float().mean(-1))
+        name = f"overlap {n}"
+        if name not in self.known_facts:
+            most = min(n, self.raw_p.shape[-1])
+            of_p = self.raw_p.topk(most, -1).indices
+            of_q = self.raw_q.topk(most, -1).indices
+            shared = (of_p[..., :, None] == of_q[..., None, :]).any(-1)
+            self.known_facts[name] = shared.float().mean(-1)
+        return self.fact(self.known_facts[name])
 
 
 def recent(H, position):
