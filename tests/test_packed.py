@@ -206,6 +206,22 @@ def test_attention_equals_torchs_and_has_the_same_bits_in_any_company():
                 assert torch.equal(alone, together[here, some])
 
 
+@pytest.mark.parametrize("length", [128, 256])
+@pytest.mark.parametrize("kv_heads, group, dim", [(2, 7, 64), (2, 6, 128), (2, 3, 32)])
+def test_a_token_of_a_long_prompt_has_the_bits_that_it_has_alone(kv_heads, group, dim, length):
+    """A product of many rows goes to other kernels: how many depends on the processor."""
+    torch.manual_seed(0)
+    longest = 120
+    keys, values = torch.randn(2, 1, kv_heads, length, dim)
+    q = torch.randn(1, longest, kv_heads, group, dim)
+    mask = attention.visibility(torch.arange(longest)[None], length, kv_heads, group)
+    want = attention.attend(q, keys, values, mask)
+    for T in (1, 9, 10, 11, 18, 22, 43, 64, 86, 119):
+        positions = torch.arange(T)[None]
+        mask = attention.visibility(positions, length, kv_heads, group)
+        assert torch.equal(attention.attend(q[:, :T], keys, values, mask), want[:, :T])
+
+
 @pytest.fixture
 def pair(folders, large, request):
     lms = {role: load(folder, request.param, role) for role, folder in folders.items()}

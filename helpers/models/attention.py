@@ -13,6 +13,9 @@ import torch.nn.functional as F
 from helpers.models.linears import FEWEST_ROWS
 
 CELLS = 128  # keys that are summed in one product; the cache's length is a multiple of it
+# From 128 query rows on, MKL multiplies by some shapes of keys (128 cells, heads of 32 or 128) in
+# another order on a processor with AMX. A prompt is read in parts that stay well below.
+MOST_ROWS = 64
 
 
 def whole(length):
@@ -43,12 +46,20 @@ def attend(q, keys, values, mask):
         q = F.pad(q, (0, 0, 0, FEWEST_ROWS - n))
     keys = keys.flatten(0, 1)
     values = values.flatten(0, 1)
-    p = torch.baddbmm(mask, q, keys.transpose(1, 2), alpha=dim**-0.5).softmax(-1)
+    parts = -(-q.shape[1] // MOST_ROWS)  # of nearly equal size, so none has fewer than FEWEST_ROWS
+    pieces = zip(q.tensor_split(parts, 1), mask.tensor_split(parts, 1))
+    out = torch.cat([_weighted(some, keys, values, unseen) for some, unseen in pieces], 1)
+    out = out[:, :n].view(rows, kv_heads, T, group, dim)
+    return out.transpose(1, 2).reshape(rows, T, -1)
+
+
+def _weighted(q, keys, values, mask):
+    """softmax(q K^T / sqrt(dim) + mask) V for up to MOST_ROWS rows of queries (heads, rows, dim)."""
+    p = torch.baddbmm(mask, q, keys.transpose(1, 2), alpha=q.shape[-1] ** -0.5).softmax(-1)
     # One product per CELLS keys: the order of a longer sum would depend on its length. Cells after
     # a token's own position add exact zeros.
     out = torch.bmm(p[:, :, :CELLS], values[:, :CELLS])
     for first in range(CELLS, keys.shape[1], CELLS):
         cells = slice(first, first + CELLS)
         out.baddbmm_(p[:, :, cells], values[:, cells])
-    out = out[:, :n].view(rows, kv_heads, T, group, dim)
-    return out.transpose(1, 2).reshape(rows, T, -1)
+    return out
