@@ -1,6 +1,7 @@
 """Notebooks executed with small parameters and checked by nbval, the committed ones, the runner."""
 
 import json
+import re
 import shutil
 
 import nbformat
@@ -60,22 +61,26 @@ def check_executed(file, folder):
     assert facts["verdict"] in ("holds", "does not hold", "undecided at this sample size")
 
 
+@pytest.fixture
+def surroundings(monkeypatch):
+    """The runner in this process, which saves its imports; what it sets is taken back."""
+    monkeypatch.setenv("DEVICE", "cpu")
+    for name in ("SP_OUT", "SP_CACHE", "SP_RUN", "SP_QUIET"):
+        monkeypatch.setenv(name, "")
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_runs_with_small_parameters_and_passes_nbval(name, smoke):
-    done = call(*RUNNER, "--only", name[:2], "--smoke", str(smoke), DEVICE="cpu")
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_runs_with_small_parameters_and_passes_nbval(name, smoke, surroundings):
+    notebooks.main(["--only", name[:2], "--smoke", str(smoke)])
     check_executed(smoke / name, smoke)
 
 
-def test_a_copied_notebook_needs_no_edit_elsewhere(tmp_path, monkeypatch, capsys):
+def test_a_copied_notebook_needs_no_edit_elsewhere(tmp_path, monkeypatch, surroundings, capsys):
     """It is found, executed, checked, and has a row in the README's table with its title."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
     shutil.copy(ROOT / "notebooks" / "01_entropy_vs_errors.ipynb", folder / "10_again.ipynb")
     monkeypatch.setattr(notebooks, "FOLDER", folder)
-    monkeypatch.setenv("DEVICE", "cpu")
-    for name in ("SP_OUT", "SP_CACHE", "SP_RUN", "SP_QUIET"):  # which the runner sets
-        monkeypatch.setenv(name, "")
     notebooks.main(["--smoke", str(tmp_path)])
     assert "10_again.ipynb publishes its results as 01" in capsys.readouterr().out
     check_executed(tmp_path / "10_again.ipynb", tmp_path)
@@ -163,9 +168,16 @@ def test_a_published_verdict_follows_from_its_checks(file):
         (["--only", "03", "--run", "../mine"], "run was '../mine'; a run's name has letters"),
     ],
 )
-def test_wrong_names_stop_at_once(arguments, words):
-    done = call("-m", "helpers.make.notebooks", *arguments)
-    assert done.returncode != 0 and words in done.stderr and "Traceback" not in done.stderr
+def test_wrong_names_stop_at_once(arguments, words, surroundings):
+    with pytest.raises((ValueError, RuntimeError), match=re.escape(words)):
+        notebooks.main(arguments)
+
+
+def test_a_wrong_name_is_one_sentence_on_the_screen():
+    done = call(*RUNNER, "--pair", "pockets")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: there is no pair 'pockets'")
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
