@@ -460,7 +460,7 @@ def test_hostile_program_is_graded_wrong(attacked, name):
     assert not ok
     assert detail != "passed"
     # The limit, not a speed: a sandbox that is not stopped would stay for days.
-    assert seconds < WALL_S + 10
+    assert seconds < WALL_S + 60
 
 
 def test_a_background_job_grades_the_same(isolated):
@@ -550,7 +550,7 @@ def test_a_killed_parent_leaves_no_sandbox(isolated, tmp_path):
         "import tempfile\n"
         "from helpers.tasks import sandbox\n"
         f"tempfile.tempdir = {str(tmp_path)!r}\n"
-        "sandbox.execute('import time; time.sleep(1000)', 1, 1)"
+        "sandbox.execute('import time; time.sleep(1000)', 10, 10)"
     )
 
     def running():
@@ -563,11 +563,11 @@ def test_a_killed_parent_leaves_no_sandbox(isolated, tmp_path):
 
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as child:
-        wait_until(True, seconds=60)
+        wait_until(True, seconds=120)
         time.sleep(1)  # until the answer itself sleeps
         assert running()
         child.kill()
-    wait_until(False, seconds=30)
+    wait_until(False, seconds=60)
     assert not running()
 
 
