@@ -54,7 +54,7 @@ def attend(q, keys, values, mask):
 
 
 def _weighted(q, keys, values, mask):
-    """softmax(q K^T / sqrt(dim) + mask) V for up to MOST_ROWS rows of queries (heads, rows, dim)."""
+    """softmax(q K^T / sqrt(dim) + mask) V of queries (heads, up to MOST_ROWS rows, dim)."""
     p = torch.baddbmm(mask, q, keys.transpose(1, 2), alpha=q.shape[-1] ** -0.5).softmax(-1)
     # One product per CELLS keys: the order of a longer sum would depend on its length. Cells after
     # a token's own position add exact zeros.
