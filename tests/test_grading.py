@@ -1133,7 +1133,7 @@ def test_no_comparison_takes_for_ever(monkeypatch):
     with ThreadPoolExecutor(2) as pool:
         grades = list(pool.map(lambda text: grading.math("4", text), [tower, "\\boxed{4}"]))
     assert [grade.score for grade in grades] == [0, 1]
-    assert time.perf_counter() - begin < 120
+    assert time.perf_counter() - begin < 40
     checker.process.kill()
     checker.seconds = 60  # only the tower is to be stopped, on a slow machine too
     assert grading.math("4", "\\boxed{2 + 2}").score == 1
