@@ -61,7 +61,7 @@ lint: $(READY)  ## line lengths, names and formatting
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 
-test: lint  ## lint, unit tests, then every notebook with small parameters, checked by nbval
+test: lint  ## lint, unit tests, every notebook with small parameters, those with views by nbval
 	$(PY) $(PIP_INSTALL) -e ".[experts]"
 	$(PY) -m pytest -n 2 --dist loadfile
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,16 +15,25 @@ from helpers import models
 ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)
 
+# Of this process and those that it starts: who measures makes others wait (helpers/taking_turns),
+# and no test of another worker needs to, for none asserts a timing.
+TEMPORARY = tempfile.TemporaryDirectory(prefix="sp-entropy-tests-")
+os.environ["TMPDIR"] = TEMPORARY.name
+tempfile.tempdir = None
+
+# Some hundred processes import the helpers: they need not compile them each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 class TableMemory:
     """The tokens that a TableLM has been fed, by position; stale cells stay, as in a real cache."""
 
     def __init__(self, rows, length):
-        self.seen = torch.full((rows, length), -1)
+        self.seen = [[-1] * length for _ in range(rows)]
         self.cached = [0] * rows
 
     def keep(self, rows):
-        self.seen = self.seen[rows]
+        self.seen = [list(self.seen[i]) for i in rows]
         self.cached = [self.cached[i] for i in rows]
 
 
@@ -48,14 +58,14 @@ class TableLM:
         self.memory.cached = [n - 1 for n in lengths]
 
     def forward(self, tokens, start):
-        out = torch.zeros(*tokens.shape, self.vocab_size)
-        for row, first in enumerate(start):
-            for t, token in enumerate(tokens[row].tolist()):
-                self.memory.seen[row if len(start) > 1 else slice(None), first + t] = (
-                    token  # one row fills all
-                )
-                out[row, t] = self.table(tuple(self.memory.seen[row, : first + t + 1].tolist()))
-        return out
+        seen, found = self.memory.seen, []
+        for row, (first, block) in enumerate(zip(start, tokens.tolist())):
+            filled = [seen[row]] if len(start) > 1 else seen  # one row fills all
+            for place, token in enumerate(block, first):
+                for cells in filled:
+                    cells[place] = token
+                found.append(self.table(tuple(seen[row][: place + 1])))
+        return torch.stack(found).view(*tokens.shape, self.vocab_size)
 
     def logits(self, hidden):
         return hidden.log()

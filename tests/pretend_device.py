@@ -37,7 +37,6 @@ from unittest import mock
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 DEVICE = torch.device("cuda", 0)
 MEMORY = 80 * 2**30  # bytes that it says it has
@@ -95,16 +94,30 @@ class PretendTensor(torch.Tensor):
         kwargs = kwargs or {}
         refuse_strangers(operator, args, kwargs)
         HOST.reads += reads_of(operator, args, kwargs)
-        inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, PretendTensor)]
         # An operator that works in place returns what it was given: the same wrapper again.
-        known = {id(x.inside): x for x in inputs}
-        args, kwargs = tree_map_only(PretendTensor, lambda x: x.inside, (args, kwargs))
-        result = operator(*args, **kwargs)
+        known = {}
+        args = [_inside(value, known) for value in args]
+        kwargs = {name: _inside(value, known) for name, value in kwargs.items()}
+        return _outside(operator(*args, **kwargs), known)
 
-        def outside(x):
-            return known[id(x)] if id(x) in known else PretendTensor(x)
 
-        return tree_map_only(torch.Tensor, outside, result)
+def _inside(value, known):
+    """An argument of an operator with the tensors that the CPU knows; `known` gets the wrappers."""
+    if isinstance(value, PretendTensor):
+        known[id(value.inside)] = value
+        return value.inside
+    if isinstance(value, (list, tuple)):
+        return type(value)([_inside(x, known) for x in value])
+    return value
+
+
+def _outside(result, known):
+    """What an operator returned, with its tensors on the device."""
+    if isinstance(result, torch.Tensor):
+        return known[id(result)] if id(result) in known else PretendTensor(result)
+    if isinstance(result, (list, tuple)):
+        return type(result)([_outside(x, known) for x in result])
+    return result
 
 
 # ---- what may meet -----------------------------------------------------------------------------
@@ -129,8 +142,10 @@ def refuse_strangers(operator, args, kwargs):
     """Raise what a GPU raises where tensors on the CPU meet those on the device."""
     inputs = _tensors(operator, args, kwargs)
     strangers = [(argument, x) for argument, x in inputs if not isinstance(x, PretendTensor)]
-    name = operator._schema.name.removeprefix("aten::")
-    if not strangers or name in ANYWHERE:
+    if not strangers:
+        return
+    name = _name(operator)
+    if name in ANYWHERE:
         return
     if name in INDEXING:
         indexed = inputs[0][1]
@@ -159,7 +174,7 @@ def refuse_strangers(operator, args, kwargs):
 def _tensors(operator, args, kwargs):
     """Every tensor among the arguments of an operator, with what its schema says of it."""
     found = []
-    for place, argument in enumerate(operator._schema.arguments):
+    for place, argument in enumerate(_arguments(operator)):
         value = args[place] if place < len(args) else kwargs.get(argument.name)
         for x in value if isinstance(value, (list, tuple)) else (value,):
             if isinstance(x, torch.Tensor):
@@ -167,12 +182,23 @@ def _tensors(operator, args, kwargs):
     return found
 
 
+@cache
+def _arguments(operator):
+    return operator._schema.arguments
+
+
 def _written(argument):
     return argument.alias_info is not None and argument.alias_info.is_write
 
 
+@cache
+def _name(operator):
+    return operator._schema.name.removeprefix("aten::")
+
+
+@cache
 def _full_name(operator):
-    name = operator._schema.name.removeprefix("aten::")
+    name = _name(operator)
     overload = operator._schema.overload_name
     return f"{name}.{overload}" if overload else name
 
@@ -199,7 +225,7 @@ READING = (
 
 def reads_of(operator, args, kwargs):
     """How often an operator makes the host wait for the device."""
-    name = operator._schema.name.removeprefix("aten::")
+    name = _name(operator)
     if name in READING:
         return 1
     if name == "copy_" and not isinstance(args[0], PretendTensor):

@@ -93,9 +93,9 @@ def test_ten_thousand_tokens_leave_nothing_behind(pocket, monkeypatch):
         return decoding.decode(
             pocket,
             Speculative(policy=Fixed(4)),
-            [[5, 6, 7]] * 20,
-            [(seed, i) for i in range(20)],
-            max_new_tokens=250,
+            [[5, 6, 7]] * 100,
+            [(seed, i) for i in range(100)],
+            max_new_tokens=50,
         )
 
     def living():

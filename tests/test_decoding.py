@@ -385,20 +385,21 @@ def test_packed_strict_is_lossless(packed, prompts):
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.label)
 def test_a_packed_row_does_not_depend_on_its_neighbours(packed, prompts, method):
-    """Integers add exactly and attention sums in one order: every row alone and among 24."""
+    """Integers add exactly and attention sums in one order: a row alone and among 24."""
     test_a_row_does_not_depend_on_its_neighbours(packed, prompts, method)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.label)
 def test_a_row_does_not_depend_on_its_neighbours(pocket, prompts, method):
+    """Every third row, which are of all three tasks, long and short."""
     keys = [(1, i) for i in range(len(prompts))]
     together = decoding.decode(pocket, method, prompts, keys, max_new_tokens=40)
-    alone = [
-        decoding.decode(pocket, method, [p], [k], max_new_tokens=40)[0]
-        for p, k in zip(prompts, keys)
-    ]
-    assert [a.tokens for a in together] == [a.tokens for a in alone]
-    assert [a.target_calls for a in together] == [a.target_calls for a in alone]
+    for place in range(0, len(prompts), 3):
+        (alone,) = decoding.decode(
+            pocket, method, [prompts[place]], [keys[place]], max_new_tokens=40
+        )
+        assert alone.tokens == together[place].tokens
+        assert alone.target_calls == together[place].target_calls
 
 
 @pytest.mark.parametrize("method", METHODS[2:], ids=lambda m: m.label)

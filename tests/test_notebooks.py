@@ -1,4 +1,4 @@
-"""Notebooks executed with small parameters and checked by nbval, the committed ones, the runner."""
+"""Notebooks with small parameters, their views by nbval; the committed ones; the runner."""
 
 import json
 import re
@@ -35,13 +35,18 @@ def smoke(tmp_path_factory):
 
 
 def check_executed(file, folder):
-    """An executed notebook passes nbval, and a verdict is published under its name.
+    """A verdict is published under an executed notebook's name, and its views pass nbval.
 
-    nbval executes as JupyterLab does, so its results have a folder of their own.
+    nbval executes as JupyterLab does: views are widgets there, and an error of a callback, which
+    papermill does not see, ends in an output. Its results have a folder of their own.
     """
-    name = notebooks.published_as(nbformat.read(file, 4))
-    published = folder / "data/results/pocket" / f"{name}.json"
+    book = nbformat.read(file, 4)
+    published = folder / "data/results/pocket" / f"{notebooks.published_as(book)}.json"
     before = published.read_bytes()
+    facts = json.loads(before)
+    assert facts["verdict"] in ("holds", "does not hold", "undecided at this sample size")
+    if not any("views." in cell.source for cell in book.cells):
+        return
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("SP_RUN", raising=False)  # which the runner has set
         checked = call(
@@ -57,8 +62,6 @@ def check_executed(file, folder):
     assert checked.returncode == 0, checked.stdout[-3000:]
     assert published.read_bytes() == before
     assert (published.parent / "lab" / published.name).exists()
-    facts = json.loads(before)
-    assert facts["verdict"] in ("holds", "does not hold", "undecided at this sample size")
 
 
 @pytest.fixture
@@ -76,14 +79,14 @@ def test_runs_with_small_parameters_and_passes_nbval(name, smoke, surroundings):
 
 
 def test_a_copied_notebook_needs_no_edit_elsewhere(tmp_path, monkeypatch, surroundings, capsys):
-    """It is found, executed, checked, and has a row in the README's table with its title."""
+    """It is found and executed, and has a row in the README's table with its title."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
     shutil.copy(ROOT / "notebooks" / "01_entropy_vs_errors.ipynb", folder / "10_again.ipynb")
     monkeypatch.setattr(notebooks, "FOLDER", folder)
     notebooks.main(["--smoke", str(tmp_path)])
     assert "10_again.ipynb publishes its results as 01" in capsys.readouterr().out
-    check_executed(tmp_path / "10_again.ipynb", tmp_path)
+    assert (tmp_path / "data/results/pocket/01.json").exists()
     monkeypatch.setattr(common, "OUT", tmp_path)
     assert "| [10_again][10] | the draft's entropy peaks" in summary.verdict_table()
 

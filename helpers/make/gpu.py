@@ -93,6 +93,7 @@ class Sizes:
     widths: tuple = (1, 2, 3, 4, 5, 7, 9, 13)
     gammas: tuple = (2, 4, 8)
     caches: int = 3  # of transformers' plain generate; the last one is compiled
+    array: int = 2**28  # numbers that are read to know the memory's bandwidth
 
 
 FULL = Sizes(
@@ -115,6 +116,7 @@ REHEARSAL = Sizes(
     widths=(1, 3),
     gammas=(2,),
     caches=1,
+    array=2**16,
 )
 
 
@@ -469,7 +471,7 @@ def speed_of(pair, problems, sizes, target=None, draft=None):
     gammas = {
         method.label: method.policy.gamma for method in methods if isinstance(method, Speculative)
     }
-    achieved = layer_times.achieved(pair, rows, gammas)
+    achieved = layer_times.achieved(pair, rows, gammas, sizes.array)
     tables = {
         "speed": speed_table(rows, achieved),
         "forward": forward_table(forward),

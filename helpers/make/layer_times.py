@@ -20,13 +20,14 @@ CONTEXTS = (128, 256, 512, 1024, 2048, 4096)
 WIDTHS = (1, 2, 3, 5, 9)  # tokens that go through at once
 ANSWERS = 32  # of a batch that is decoded for accuracy
 CONTEXT = 500  # tokens behind each of them
+LARGE = 2**28  # numbers of 4 bytes: more than a cache holds
 KINDS = (linears.FP32, linears.BF16, linears.FP32_PACKED, linears.FP16, linears.INT8)
 
 
 # ---- limits ------------------------------------------------------------------------------------
 
 
-def bandwidth(device, size=2**28):
+def bandwidth(device, size=LARGE):
     """Bytes per second when a large array is read, the best of five.
 
     The limit of a decoder that reads all its weights for every token. size: numbers of 4 bytes.
@@ -53,11 +54,11 @@ def weight_bytes(lm):
     return numbers * linears.BYTES[lm.precision]
 
 
-def achieved(pair, rows, gammas):
+def achieved(pair, rows, gammas, array=LARGE):
     """Measured speed ÷ its limit: {label: value}.
 
     The limit of a speculative method (gammas: label -> γ) is the cost model's, that of AS_large the
-    memory's bandwidth. rows: the runs of race.race that count.
+    memory's bandwidth. rows: the runs of race.race that count. array: numbers that bandwidth reads.
     """
     context = int(rows.prompt_tokens.mean() + rows.n_tokens.mean() / 2)
     widths = range(1, max(gammas.values()) + 2)
@@ -67,7 +68,7 @@ def achieved(pair, rows, gammas):
     shares = {}
     for label in gammas:
         shares[label] = speed[label] / stats.cost_limit(rows[rows.method == label], forward)
-    limit = bandwidth(pair.device) / weight_bytes(pair.target)
+    limit = bandwidth(pair.device, array) / weight_bytes(pair.target)
     shares["AS_large, of the bandwidth"] = speed["AS_large"] / limit
     return shares
 
