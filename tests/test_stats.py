@@ -595,6 +595,16 @@ def test_tasks_count_as_tasks():
             act()
 
 
+def test_a_ratio_that_may_be_0_saves_anything_down_to_minus_infinity():
+    """As of a few answers timed on a busy machine: nothing is decided, and nothing fails."""
+    saved = stats.Interval(0.576, 0.0, 12.855, 30).through(lambda ratio: 1 - 1 / ratio)
+    assert saved.low == -np.inf and saved.high == pytest.approx(1 - 1 / 12.855)
+    assert "[-inf, " in saved.points()
+    found = stats.no_loss(stats.Interval(0.0, -0.01, 0.01, 30), saved, 0.1, 0.05)
+    assert found.word == "undecided at this sample size"
+    assert "more than 100,000 problems" in str(found)
+
+
 # ---- looks -------------------------------------------------------------------------------------
 
 

@@ -53,8 +53,12 @@ class Interval:
         return replace(self, low=max(low, self.low), high=min(high, self.high))
 
     def through(self, function):
-        """The interval of a growing function of the estimate: through(np.exp) of a log ratio."""
-        values = (float(function(v)) for v in (self.estimate, self.low, self.high))
+        """The interval of a growing function of the estimate: through(np.exp) of a log ratio.
+
+        Where the function divides by a bound that is 0, the interval reaches to infinity.
+        """
+        with np.errstate(divide="ignore"):
+            values = [float(function(np.float64(v))) for v in (self.estimate, self.low, self.high)]
         return Interval(*values, self.n, self.missing)
 
     def at_level(self, level):

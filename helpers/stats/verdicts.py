@@ -77,6 +77,8 @@ def problems_needed(interval, low, high):
     """
     reach = -special.ndtri((1 - LEVEL) / 2)
     error = interval.half_width / reach
+    if not np.isfinite(error):
+        return MOST
     low, high = ((bound - interval.estimate) / error for bound in (low, high))
 
     def power(log_growth):
