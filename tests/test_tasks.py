@@ -96,6 +96,12 @@ def test_pocket_task_loads(domain):
     assert [problem.id for problem in problems] != [problem.id for problem in others]
 
 
+def test_a_negative_seed_is_refused():
+    """Python's generator gives -1 what 1 has."""
+    with pytest.raises(ValueError, match="seed was -1; it must be 0 or more"):
+        tasks.load("pocket-arithmetic", 5, seed=-1)
+
+
 def test_ids_do_not_depend_on_the_other_rows(data):
     before = {question(problem): problem.id for problem in tasks.load("gsm8k")}
     data("gsm8k", jsonl(ROWS[:7:-1]))

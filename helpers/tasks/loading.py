@@ -33,12 +33,14 @@ def load(task, n_problems=None, seed=0):
     The first problems of a larger choice are the same. Without n_problems: every row of the task's
     file, or 200 problems of a pocket task.
     task: a name, or a file of prompts (helpers/tasks/own.py says what is in it).
-    Errors: an unknown task, no data, a damaged file (with file and line), more problems than there
-    are.
+    Errors: an unknown task, a negative seed, no data, a damaged file (with file and line), more
+    problems than there are.
     """
     check_name(task)
     if n_problems is not None and n_problems < 1:
         raise ValueError(f"n_problems was {n_problems}; it must be 1 or more")
+    if seed < 0:  # Python's generator would take -1 for 1
+        raise ValueError(f"seed was {seed}; it must be 0 or more")
     if task in POCKET_TASKS and task not in TASKS:
         return _generated(task, n_problems or 200, seed)
     rows = _rows(task) if task in TASKS else own.problems(task)
