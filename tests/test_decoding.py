@@ -393,10 +393,10 @@ def test_a_packed_row_does_not_depend_on_its_neighbours(packed, prompts, method)
 def test_a_row_does_not_depend_on_its_neighbours(pocket, prompts, method):
     """Every third row, which are of all three tasks, long and short."""
     keys = [(1, i) for i in range(len(prompts))]
-    together = decoding.decode(pocket, method, prompts, keys, max_new_tokens=40)
+    together = decoding.decode(pocket, method, prompts, keys, max_new_tokens=24)
     for place in range(0, len(prompts), 3):
         (alone,) = decoding.decode(
-            pocket, method, [prompts[place]], [keys[place]], max_new_tokens=40
+            pocket, method, [prompts[place]], [keys[place]], max_new_tokens=24
         )
         assert alone.tokens == together[place].tokens
         assert alone.target_calls == together[place].target_calls
@@ -419,7 +419,7 @@ def test_greedy_equals_the_target(pocket, prompts, method):
 
 
 @pytest.mark.parametrize("ends", [True, False], ids=["ends", "endless"])
-@pytest.mark.parametrize("gamma", [1, 3, 8])
+@pytest.mark.parametrize("gamma", [1, 8])
 @pytest.mark.parametrize(
     "rule",
     [rules.STRICT, rules.SP_entropy(1.5), rules.Gated(1.0, rules.ACCEPT_ALL), rules.Spike(2.0)],
@@ -428,6 +428,7 @@ def test_greedy_equals_the_target(pocket, prompts, method):
 def test_one_by_one_is_the_decoder_of_blocks(packed, prompts, rule, gamma, ends, monkeypatch):
     """Same tokens, calls and traces; drafts differ by blocks that an end token would have ended."""
     pair = packed if ends else replace(packed, eos=())
+    prompts = prompts[::2]
     method = Speculative(rule, Fixed(gamma), "SP")
     keys = [(4, i) for i in range(len(prompts))]
     hot = Sampling(2.2, top_k=50)
