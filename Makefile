@@ -63,7 +63,8 @@ lint: $(READY)  ## line lengths, names and formatting
 
 test: lint  ## lint, unit tests, every notebook with small parameters, those with views by nbval
 	$(PY) $(PIP_INSTALL) -e ".[experts]"
-	$(PY) -m pytest -n 2 --dist loadfile
+	@# In the files' order: those with the fewest tests, which are long, would else come last.
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 figures: $(READY)  ## redraw every figure from data/results, without a model
 	$(PY) -m helpers.make.figures
