@@ -93,7 +93,7 @@ class Sizes:
     widths: tuple = (1, 2, 3, 4, 5, 7, 9, 13)
     gammas: tuple = (2, 4, 8)
     caches: int = 3  # of transformers' plain generate; the last one is compiled
-    array: int = 2**28  # numbers that are read to know the memory's bandwidth
+    array: int = layer_times.LARGE  # numbers that are read to know the memory's bandwidth
 
 
 FULL = Sizes(
