@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
-from helpers import common, experiments, models, stats, store, tasks
+from helpers import common, experiments, models, stats, store, taking_turns, tasks
 from helpers.common import track
 from helpers.make.pocket import rate
 from helpers.make.pocket_card import markdown
@@ -219,7 +219,8 @@ def train(name, folder, learnt, device, file):
     loss = state.get("loss", float("nan"))
     for number in track(range(state["step"], len(steps)), f"training {name}"):
         optimiser.param_groups[0]["lr"] = ADAPTER_RATE * rate(number, len(steps), warmup=10)
-        loss = _step(model, weights, optimiser, steps[number], device)
+        with taking_turns.together():  # whoever measures beside it has the machine alone
+            loss = _step(model, weights, optimiser, steps[number], device)
         if number % SAVE_EVERY == SAVE_EVERY - 1 or number == len(steps) - 1:
             print(f"{name}: step {number + 1} of {len(steps)}, loss {loss:.4f}", flush=True)
             state = {
