@@ -23,7 +23,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 # Transformers reads its own docstrings, which PYTHONOPTIMIZE=2 leaves out.
 unexport PYTHONOPTIMIZE
 .DELETE_ON_ERROR:
-.PHONY: help setup all advise lint test test-browser screens lab figures fidelity scores bench gpu pocket models experts readme test-vllm clean
+.PHONY: help setup all advise lint test test-browser screens lab figures fidelity scores bench gpu pocket trainings models experts readme test-vllm clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*##/ { printf "%-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -106,6 +106,10 @@ pocket: $(READY)  ## train the five pocket models (keeps what is there; SEED=21:
 	@# The card and the picture are of the shipped models.
 	$(if $(SEED),,$(PY) -m helpers.make.pocket_card)
 	$(if $(SEED),,$(PY) -m helpers.make.first_picture)
+
+trainings: $(READY)  ## notebooks 01 to 07 on the pocket pair from three seeds, side by side (hours)
+	$(PY) -m helpers.make.trainings
+	$(PY) -m helpers.make.readme
 
 experts: $(READY)  ## train small experts from a real pair's draft, hours (PAIR=qwen2.5-coder)
 	$(PY) $(PIP_INSTALL) -e ".[experts]"

@@ -365,7 +365,7 @@ def test_the_first_picture_is_of_what_the_models_do(tmp_path, monkeypatch):
 def test_seconds_are_whole_where_another_pair_lacks_a_notebook(monkeypatch):
     whole = {"01_a": {"seconds": 19}, "04_b": {"seconds": 58}}
     times = {"pocket": whole, "qwen2.5-coder": {"01_a": {"seconds": 279}}}
-    monkeypatch.setattr(summary, "_times", lambda pair: times[pair])
+    monkeypatch.setattr(summary, "_times", lambda run: times.get(run, {}))
     monkeypatch.setattr(summary, "_machine", lambda times: "on a machine")
     cells = re.findall(r"[^|\s]+", summary.time_table())
     assert {"19", "58", "279", "–"} <= set(cells) and "58.0" not in cells

@@ -78,7 +78,7 @@ def _advice(pair, person):
         return "notebook 03 has not been run."
     if person.cost is None:
         return _words(pair, here, _as_published(pair))
-    book = ledger.load(pair, LEDGER)
+    book = ledger.load(summary.made(pair, "05"), LEDGER)
     if book is None or book.answers.problem_id.nunique() < FEWEST:
         return "notebook 05, which publishes the ledger, has not been run."
     return _words(pair, person.cost, _at(pair, book, person.cost))

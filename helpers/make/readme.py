@@ -9,7 +9,7 @@ import re
 import pandas as pd
 
 from helpers import common, store
-from helpers.make import people, summary
+from helpers.make import people, summary, trainings
 
 # The parts of helpers/, in the order in which the argument runs.
 PARTS = {
@@ -57,6 +57,7 @@ PAGES = {
     },
     "data/results/README.md": {
         "checks": lambda: summary.checks("pocket"),
+        "trainings": trainings.page,
         "real": lambda: summary.checks("qwen2.5-coder"),
         "pilot": summary.pilot_table,
         "time": summary.time_table,

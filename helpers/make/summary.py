@@ -24,6 +24,7 @@ CLAIM_WIDTH = 82  # keeps a row of the README's table within 160 characters
 SHORT = {"holds": "holds", "does not hold": "refuted"}  # every other verdict is "undecided"
 NARROW = 0.05  # the width of a ratio's interval below which it is shown with three digits
 PAYS = "SP is faster than AS_large"  # a claim of notebook 03
+STAND_IN = "gpu"  # the run of a pair that speaks where the pair's own was not made
 
 
 # ---- the record --------------------------------------------------------------------------------
@@ -45,6 +46,18 @@ def runs(pair):
 def every_run():
     """The runs of all pairs of the pages, one list."""
     return [run for pair in PAIRS for run in runs(pair)]
+
+
+def made(pair, notebook):
+    """The run that speaks for a pair: its own, or PAIR/gpu where a notebook was run there only."""
+    other = f"{pair}/{STAND_IN}"
+    return other if facts(other, notebook) and not facts(pair, notebook) else pair
+
+
+def elsewhere(pair):
+    """Which notebooks another run of a pair speaks for, in a sentence; "" where none."""
+    keys = [key for key in notebooks.available() if made(pair, key) != pair]
+    return f"{pair} {_ranges(keys)}: its run {STAND_IN}." if keys else ""
 
 
 def facts(run, notebook):
@@ -133,8 +146,8 @@ def standings():
     for word, meaning in meanings.items():
         found = []
         for pair in PAIRS:
-            published = [key for key in notebooks.available() if facts(pair, key)]
-            keys = [key for key in published if standing(pair, key) == word]
+            published = [key for key in notebooks.available() if facts(made(pair, key), key)]
+            keys = [key for key in published if standing(made(pair, key), key) == word]
             if keys:
                 found.append(f"{pair} {_ranges(keys)}")
         if found:
@@ -267,7 +280,8 @@ def answer():
     }
     lines = []
     for question, (found, key) in questions.items():
-        each = [f"*{marked(pair)}*: {found(pair)}" for pair in PAIRS if facts(pair, key)]
+        runs = [made(pair, key) for pair in PAIRS]
+        each = [f"*{marked(run)}*: {found(run)}" for run in runs if facts(run, key)]
         lines.append(f"- **{question}.** {'. '.join(each) or DASH}.")
     return paragraphs("\n".join(lines), _sizes_of_the_answer(), notes())
 
@@ -278,9 +292,9 @@ def _sizes_of_the_answer():
     missing = []
     for pair in PAIRS:
         if facts(pair, "03"):
-            third = facts(pair, "05").get("n", DASH)
+            third = facts(made(pair, "05"), "05").get("n", DASH)
             each.append(f"{pair}: {sizes(pair, '03')}; {third} in the third line")
-        not_run = [key for key in ("03", "05") if not facts(pair, key)]
+        not_run = [key for key in ("03", "05") if not facts(made(pair, key), key)]
         if not_run:
             missing.append(f"{pair} {' and '.join(not_run)}")
     sentences = [f"Sizes: {'. '.join(each)}."] if each else []
@@ -314,16 +328,18 @@ def verdict_table():
         row = {"notebook": f"[{file.stem}][{key}]", "claim": words}
         for pair in PAIRS:
             label = key if pair == "pocket" else f"{key}r"
-            verdict = facts(pair, key).get("verdict")
+            run = made(pair, key)
+            verdict = facts(run, key).get("verdict")
             row[marked(pair)] = DASH
             if verdict:
                 row[marked(pair)] = f"[{SHORT.get(verdict, 'undecided')}][{label}]"
             if verdict or label == key:
-                links.append(f"[{label}]: {_executed(pair, file)}")
+                links.append(f"[{label}]: {_executed(run, file)}")
         rows.append(row)
     failed = paragraphs(*(failures(pair) for pair in PAIRS))
     table = tight(markdown(pd.DataFrame(rows)))
-    return paragraphs(table, standings(), failed, "\n".join(links))
+    other_runs = " ".join(filter(None, map(elsewhere, PAIRS)))
+    return paragraphs(table, f"{standings()} {other_runs}".strip(), failed, "\n".join(links))
 
 
 def failures(run):
@@ -373,10 +389,11 @@ def checks(pair):
                 markdown(pd.DataFrame(_check_rows(run, published))),
                 failures(run),
                 "\n".join(_measured_line(run, file.name[:2]) for file in published),
+                record(run),
             ]
     if not parts:
         return f"No notebook has been run on {pair} yet."
-    return paragraphs(*parts, notes([pair]), record(pair))
+    return paragraphs(*parts, notes([pair]))
 
 
 def _check_rows(run, published):
@@ -410,27 +427,24 @@ def _beside_the_plan(run, key):
     return ""
 
 
-def record(pair):
-    """One sentence: the weights, the machine, the libraries and the days of a pair's results."""
-    tables = []
-    for run in runs(pair):
-        tables += sorted(folder(run).glob("[0-9][0-9]_*.parquet"))
+def record(run):
+    """One sentence: the weights, the machine, the libraries and the days of a run's results."""
+    tables = sorted(folder(run).glob("[0-9][0-9]_*.parquet"))
     if not tables:
         return ""
     columns = ["revision", "speed", "device", "dtype", "torch", "transformers"]
     rows = pd.concat([pd.read_parquet(file, columns=columns) for file in tables])
     of = {name: ", ".join(sorted(rows[name].unique())) for name in columns}
     return (
-        f"Executed {_days(pair)}on {of['device']} ({of['dtype']}, layers {of['speed']}), torch "
+        f"Executed {_days(run)}on {of['device']} ({of['dtype']}, layers {of['speed']}), torch "
         f"{of['torch']}, transformers {of['transformers']}; checksums of the weights: "
-        f"{of['revision']}. Every row of the tables in `data/results/{pair}/` carries these."
+        f"{of['revision']}. Every row of the tables in `data/results/{run}/` carries these."
     )
 
 
-def _days(pair):
+def _days(run):
     """'on 2026-11-25 ', 'from … to … ', or '' (JupyterLab notes no day)."""
-    files = [store.read_json(file) or {} for file in folder(pair).glob("**/times.json")]
-    days = sorted({t["date"] for times in files for t in times.values()})
+    days = sorted({known["date"] for known in _times(run).values()})
     if not days:
         return ""
     return f"on {days[0]} " if len(days) == 1 else f"from {days[0]} to {days[-1]} "
@@ -549,29 +563,31 @@ def pilot_table():
     reasons = []
     for line in PILOT:
         row = {"notebook": line.notebook, "number": line.what, "pilot, 5 problems": line.pilot}
-        row |= {marked(pair): _measured_again(pair, line) for pair in PAIRS}
+        for pair in PAIRS:
+            row[marked(pair)] = _measured_again(made(pair, line.notebook), line)
         rows.append(row)
         reasons.append(f"- {line.notebook}, {line.what}: {line.why}")
     return paragraphs(markdown(pd.DataFrame(rows)), notes(), "\n".join(reasons))
 
 
-def _measured_again(pair, line):
+def _measured_again(run, line):
     """Our values with arrows between, and on how many problems; – where there is none."""
-    found = [number(pair, line.notebook, name) for name in line.names]
+    found = [number(run, line.notebook, name) for name in line.names]
     known = [interval for interval in found if interval]
     if not known:
         return DASH
-    values = [shown(pair, line.notebook, n, line.digits, line.percent) for n in line.names]
-    return f"{' → '.join(values)} (n = {known[0].n})"
+    values = [shown(run, line.notebook, n, line.digits, line.percent) for n in line.names]
+    where = f", {STAND_IN}" if run.endswith(f"/{STAND_IN}") else ""
+    return f"{' → '.join(values)} (n = {known[0].n}{where})"
 
 
 def time_table():
-    """What each notebook took, per pair: seconds."""
+    """What each notebook took, run by run: seconds."""
     rows = []
-    for pair in PAIRS:
-        times = _times(pair)
+    for run in every_run():
+        times = _times(run)
         if times:
-            row = {"seconds": f"{marked(pair)}, {_machine(times)}"}
+            row = {"seconds": f"{marked(run)}, {_machine(times)}"}
             row |= {name[:2]: str(t["seconds"]) for name, t in sorted(times.items())}
             rows.append(row)
     return markdown(pd.DataFrame(rows)) if rows else "No notebook has been timed yet."
