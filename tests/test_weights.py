@@ -1,11 +1,13 @@
 """Fetching weights: checksums, resuming, disk, without a network."""
 
+import json
 import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from helpers import common
 from helpers.make import weights
 
 
@@ -77,3 +79,16 @@ def test_two_at_once_do_not_write_into_one_folder(tmp_path, monkeypatch):
 def test_a_full_disk_is_a_sentence_before_the_first_byte(tmp_path):
     with pytest.raises(RuntimeError, match="GiB free and fetching needs"):
         weights.check_room(tmp_path / "models", need=2**60)
+
+
+def test_a_machine_that_is_offline_gets_the_same_settings(tmp_path):
+    """Whether the hub may be asked is no part of a model, and is in its checksum."""
+    folder = common.ROOT / "data" / "pocket" / "tokenizer"
+    texts = []
+    for offline in (True, False):
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        file = tmp_path / "tokenizer_config.json"
+        file.write_text(json.dumps(settings | {"local_files_only": offline}))
+        weights._forget_the_way(file)
+        texts.append(file.read_text())
+    assert texts[0] == texts[1] and json.loads(texts[0])["eos_token"] == "<|end|>"

@@ -169,10 +169,22 @@ def convert(file, target, sha256):
     # Q4 weights have few bits: fp16 keeps them to 1 part in 2,000.
     model.half().save_pretrained(temporary, max_shard_size=SHARD)
     AutoTokenizer.from_pretrained(**where).save_pretrained(temporary)
+    _forget_the_way(temporary / "tokenizer_config.json")
     revision = {"file": file.name, "sha256": sha256, "date": time.strftime("%Y-%m-%d")}
     store.write_text(temporary / "revision.json", json.dumps(revision, indent=1) + "\n")
     shutil.rmtree(target, ignore_errors=True)
     os.replace(temporary, target)
+
+
+def _forget_the_way(file):
+    """Write into a tokenizer's settings that the hub might be asked, as most machines do.
+
+    Where HF_HUB_OFFLINE was set they say otherwise; equal models would have another checksum
+    (helpers/models/revision.py).
+    """
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings["local_files_only"] = False
+    store.write_text(file, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
 
 def fetch(role):
