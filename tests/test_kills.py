@@ -123,6 +123,7 @@ def differing(one, other):
     return names
 
 
+@pytest.mark.minutes(20)
 @pytest.mark.parametrize("number", KILLED)
 def test_a_killed_run_completes_with_equal_tables(number, tmp_path):
     """Every other kill waits for a file that is being written."""
