@@ -61,7 +61,7 @@ lint: $(READY)  ## line lengths, names and formatting
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 
-test: lint  ## lint, unit tests, every notebook with small parameters, those with views by nbval
+test: lint  ## lint, unit tests, every notebook with small parameters, its views moved
 	$(PY) $(PIP_INSTALL) -e ".[experts]"
 	@# In the files' order: those with the fewest tests, which are long, would else come last.
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -1,4 +1,4 @@
-"""Notebooks with small parameters, their views by nbval; the committed ones; the runner."""
+"""Notebooks with small parameters, their views moved; the committed ones; the runner."""
 
 import json
 import re
@@ -13,6 +13,7 @@ from helpers.make import notebooks, summary
 from helpers.plots import drawing
 
 NAMES = sorted(f.name for f in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+WIDGET = "application/vnd.jupyter.widget-view+json"
 RUNNER = ("-m", "helpers.make.notebooks")
 NBVAL = (
     "-m",
@@ -34,34 +35,26 @@ def smoke(tmp_path_factory):
     return tmp_path_factory.mktemp("smoke")
 
 
-def check_executed(file, folder):
-    """A verdict is published under an executed notebook's name, and its views pass nbval.
+def has_views(book):
+    return any("views." in cell.source for cell in book.cells)
 
-    nbval executes as JupyterLab does: views are widgets there, and an error of a callback, which
-    papermill does not see, ends in an output. Its results have a folder of their own.
-    """
+
+def check_executed(file, folder):
+    """A verdict is published under an executed notebook's name."""
     book = nbformat.read(file, 4)
-    published = folder / "data/results/pocket" / f"{notebooks.published_as(book)}.json"
-    before = published.read_bytes()
-    facts = json.loads(before)
-    assert facts["verdict"] in ("holds", "does not hold", "undecided at this sample size")
-    if not any("views." in cell.source for cell in book.cells):
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("SP_RUN", raising=False)  # which the runner has set
-        checked = call(
-            *NBVAL,
-            "--rootdir",
-            str(folder),
-            str(file),
-            SP_OUT=str(folder),
-            SP_CACHE=str(folder / "cache"),
-            DEVICE="cpu",
-            SP_QUIET="1",
-        )
-    assert checked.returncode == 0, checked.stdout[-3000:]
-    assert published.read_bytes() == before
-    assert (published.parent / "lab" / published.name).exists()
+    facts = published(book, folder)
+    assert json.loads(facts.read_bytes())["verdict"] in (
+        "holds",
+        "does not hold",
+        "undecided at this sample size",
+    )
+    shown = [output.get("data", {}) for cell in book.cells for output in cell.get("outputs", ())]
+    assert has_views(book) == any(WIDGET in data for data in shown)
+
+
+def published(book, folder):
+    """The file of what a notebook has published."""
+    return folder / "data/results/pocket" / f"{notebooks.published_as(book)}.json"
 
 
 @pytest.fixture
@@ -72,22 +65,79 @@ def surroundings(monkeypatch):
         monkeypatch.setenv(name, "")
 
 
+@pytest.fixture
+def moving(tmp_path, monkeypatch):
+    """Kernels in which a view's controls are moved when it is shown (moved_views.py)."""
+    startup = tmp_path / "ipython/profile_default/startup"
+    startup.mkdir(parents=True)
+    # It leaves no name in the kernel that a notebook could have forgotten to import.
+    (startup / "views.py").write_text(
+        f"__import__('sys').path.append({str(ROOT / 'tests')!r})\n__import__('moved_views')\n"
+    )
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_runs_with_small_parameters_and_passes_nbval(name, smoke, surroundings):
+def test_runs_with_small_parameters(name, smoke, surroundings, request):
+    if has_views(nbformat.read(ROOT / "notebooks" / name, 4)):
+        request.getfixturevalue("moving")
     notebooks.main(["--only", name[:2], "--smoke", str(smoke)])
     check_executed(smoke / name, smoke)
 
 
+def test_passes_nbval(smoke, monkeypatch):
+    """In the notebook's own folder, as by hand: results have a folder of their own then."""
+    file = smoke / NAMES[0]
+    facts = published(nbformat.read(file, 4), smoke)
+    before = facts.read_bytes()
+    monkeypatch.delenv("SP_RUN", raising=False)
+    places = {"SP_OUT": str(smoke), "SP_CACHE": str(smoke / "cache")}
+    options = ("--rootdir", str(smoke), str(file))
+    checked = call(*NBVAL, *options, **places, DEVICE="cpu", SP_QUIET="1")
+    assert checked.returncode == 0, checked.stdout[-3000:]
+    assert facts.read_bytes() == before
+    assert (facts.parent / "lab" / facts.name).exists()
+
+
+# A view that works as it is shown, and not as its slider is moved.
+BREAKS = """
+from helpers.views.controls import Controls, slider
+from helpers.views.recorded import _view
+
+def state(tau):
+    if tau > 1:
+        raise KeyError("of the callback")
+    return {"lanes": []}
+
+_view("A view", [Controls(lambda: [slider(1, 2, "τ")], (1,))], state)
+"""
+
+
+def test_a_view_that_breaks_when_it_is_moved_fails_its_notebook(tmp_path, moving):
+    """It says so in a sentence, and in a batch makes no widget: neither papermill sees that."""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(BREAKS)])
+    nbformat.write(book, tmp_path / "view.ipynb")
+    with pytest.raises(RuntimeError, match="This did not work: KeyError: 'of the callback'"):
+        notebooks.execute(tmp_path / "view.ipynb", book, {}, tmp_path / "done.ipynb")
+
+
 def test_a_copied_notebook_needs_no_edit_elsewhere(tmp_path, monkeypatch, surroundings, capsys):
-    """It is found and executed, and has a row in the README's table with its title."""
+    """It is found, and has a row in the README's table with its title."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
     shutil.copy(ROOT / "notebooks" / "01_entropy_vs_errors.ipynb", folder / "10_again.ipynb")
+
+    def execute(file, notebook, parameters, target):
+        assert (file, target) == (folder / "10_again.ipynb", tmp_path / "10_again.ipynb")
+        assert parameters == notebook.metadata["sp_entropy"]["smoke"]
+        monkeypatch.setattr(common, "OUT", tmp_path)
+        store.publish_facts("pocket", notebooks.published_as(notebook), verdict="holds")
+
     monkeypatch.setattr(notebooks, "FOLDER", folder)
+    monkeypatch.setattr(notebooks, "execute", execute)
     notebooks.main(["--smoke", str(tmp_path)])
     assert "10_again.ipynb publishes its results as 01" in capsys.readouterr().out
     assert (tmp_path / "data/results/pocket/01.json").exists()
-    monkeypatch.setattr(common, "OUT", tmp_path)
     assert "| [10_again][10] | the draft's entropy peaks" in summary.verdict_table()
 
 
