@@ -388,13 +388,6 @@ def test_a_kernel_that_dies_is_a_failed_notebook(three):
         notebooks.main([])
 
 
-def test_the_runner_ends_with_a_sentence_and_a_status(tmp_path):
-    done = call("-m", "helpers.make.notebooks", "--run", "figures", SP_OUT=str(tmp_path))
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: run was 'figures'; a run's name has letters")
-    assert "Traceback" not in done.stderr
-
-
 # ---- prompts of one's own ----------------------------------------------------------------------
 
 
