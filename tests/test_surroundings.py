@@ -17,7 +17,7 @@ from helpers.tasks import sandbox
 
 # What LC_ALL=C alone does not do: Python would take UTF-8 all the same.
 BARE = dict(LC_ALL="C", LANG="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONOPTIMIZE="2")
-HELP = ("notebooks", "advise", "bench", "fidelity", "scores", "gpu")
+HELP = ("notebooks", "advise", "bench", "fidelity", "scores", "gpu", "trainings")
 SMALL = ("-p", "n_problems", "4", "-p", "n_seeds", "1", "-p", "taus", "[0.15]")
 STEPS = ("-p", "step_taus", "[0.2, 0.6]")
 

@@ -8,6 +8,7 @@ code and machine are the same for all three; what is there already is not done a
 are kept in data/results/trainings.json, and the page of results shows those named here.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -163,7 +164,10 @@ def page():
     return summary.paragraphs(summary.markdown(comparison(record)), f"{agreement(record)} {sizes}")
 
 
-def main():
+def main(arguments=None):
+    argparse.ArgumentParser(
+        prog="python -m helpers.make.trainings", description=__doc__.split("\n")[0]
+    ).parse_args(arguments)
     for seed in SEEDS:
         if seed != pocket.SEED:
             pocket.main(["--seed", str(seed)])
