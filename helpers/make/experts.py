@@ -337,7 +337,8 @@ def _word(gain):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(
-        prog="python -m helpers.make.experts", description=__doc__.split("\n")[0]
+        prog="python -m helpers.make.experts",
+        description="Train a real pair's experts.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(DOMAINS)}")
     parser.add_argument("--pair", default="qwen2.5-coder")

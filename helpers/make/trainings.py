@@ -166,7 +166,8 @@ def page():
 
 def main(arguments=None):
     argparse.ArgumentParser(
-        prog="python -m helpers.make.trainings", description=__doc__.split("\n")[0]
+        prog="python -m helpers.make.trainings",
+        description="Notebooks 01 to 07 on the pocket pair from three seeds, side by side.",
     ).parse_args(arguments)
     for seed in SEEDS:
         if seed != pocket.SEED:
