@@ -21,7 +21,7 @@ def facts(key, estimates, word):
 @pytest.fixture
 def folder(tmp_path):
     """Records of the three pairs; each pair's numbers are larger than those of the one before."""
-    for place, pair in enumerate(map(trainings.pair_of, trainings.SEEDS)):
+    for place, pair in enumerate(trainings.PAIRS):
         results = tmp_path / "data" / "results" / pair
         results.mkdir(parents=True)
         estimates = dict.fromkeys(trainings.HEADLINES, 0.5 + 0.125 * place)
