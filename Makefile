@@ -63,7 +63,7 @@ lint: $(READY)  ## line lengths, names and formatting
 
 test: lint  ## lint, unit tests, every notebook with small parameters, its views moved
 	$(PY) $(PIP_INSTALL) -e ".[experts]"
-	@# In the files' order: those with the fewest tests, which are long, would else come last.
+	@# In the order of tests/conftest.py, not by how many tests a file has.
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 figures: $(READY)  ## redraw every figure from data/results, without a model

@@ -28,7 +28,7 @@ def folder(tmp_path):
         for key in trainings.KEYS:
             word = "does not hold" if (key, place) == ("05", 2) else "holds"
             (results / f"{key}.json").write_text(json.dumps(facts(key, estimates, word)))
-        (results / "times.json").write_text(json.dumps({"01": {"date": "2026-01-02"}}))
+        (results / "times.json").write_text(json.dumps({"01": {"date": "2026-01-02", "cores": 2}}))
     return tmp_path
 
 
@@ -51,6 +51,15 @@ def test_a_check_with_another_word_on_one_pair_is_named(folder):
         "6 of 7 checks have the same word on all three. The others: "
         "05, check 05: holds, holds, does not hold."
     )
+
+
+def test_the_page_says_when_where_and_on_how_much(folder, monkeypatch):
+    record = trainings.gather(folder)
+    monkeypatch.setattr(trainings.store, "read_json", lambda file: record)
+    said = "Executed on 2026-01-02 on 2 CPU cores, some-task, 9 problems."
+    assert trainings.page().endswith(said)
+    record["note"] = "All at once."
+    assert trainings.page().endswith(f"{said} All at once.")
 
 
 def test_a_number_that_one_pair_lacks_is_a_dash(folder):

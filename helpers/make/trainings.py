@@ -4,8 +4,9 @@
 
 Draft and target are trained from two more seeds (helpers/make/pocket.py). Notebooks 01 to 07 are
 executed with the plans' parameters on all three pairs, away from the published results, so that
-code and machine are the same for all three; what is there already is not done again. Their numbers
-are kept in data/results/trainings.json, and the page of results shows those named here.
+code and machine are the same for all three; what is there already is not done again (after a change
+of the code remove data/cache/trainings). Their numbers are kept in data/results/trainings.json, and
+the page of results shows those named here, with the record's "note", if somebody has written one.
 """
 
 import argparse
@@ -116,8 +117,9 @@ def gather(folder=FOLDER):
             kept = ("verdict", "checks", "registered", "numbers", "task", "n")
             found[pair][key] = {name: facts[name] for name in kept}
     times = _record(folder, PAIRS[0], KEYS[0]).with_name("times.json")
-    days = [known["date"] for known in json.loads(times.read_text(encoding="utf-8")).values()]
-    return {"date": max(days), "pairs": found}
+    known = list(json.loads(times.read_text(encoding="utf-8")).values())
+    last = max(known, key=lambda execution: execution["date"])
+    return {"date": last["date"], "cores": last["cores"], "pairs": found}
 
 
 # ---- the table ---------------------------------------------------------------------------------
@@ -166,7 +168,8 @@ def page():
     if not record:
         return "`make trainings` has not been run yet."
     first = next(iter(record["pairs"].values()))["03"]
-    sizes = f"Executed on {record['date']}, {first['task']}, {first['n']} problems."
+    made = f"Executed on {record['date']} on {record['cores']} CPU cores"
+    sizes = f"{made}, {first['task']}, {first['n']} problems. {record.get('note', '')}".strip()
     return summary.paragraphs(summary.markdown(comparison(record)), f"{agreement(record)} {sizes}")
 
 
