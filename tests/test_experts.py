@@ -70,14 +70,23 @@ def test_only_answers_are_learnt_whatever_they_are_padded_with(learnt):
     assert together == pytest.approx(alone, rel=1e-4)
 
 
-def test_an_expert_learns_and_goes_on_where_it_stopped(learnt, short_steps, tmp_path, monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_expert_learns_and_goes_on_where_it_stopped(
+    dtype, learnt, short_steps, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(experts, "training_dtype", lambda device: dtype)
     before = AutoModelForCausalLM.from_pretrained(DRAFT, dtype=torch.float32)
     whole, facts = experts.train("math", DRAFT, learnt, CPU, tmp_path / "whole.pt")
+    assert facts["layers"] == str(dtype).removeprefix("torch.")
     pieces = experts.pieces_of(learnt)
     first, last = (
         sum(experts.loss_of(model, *piece).item() for piece in pieces) for model in (before, whole)
     )
     assert last < 0.9 * first
+    # What is not learnt is the draft's own, and no weight was rounded to the layers' precision.
+    assert torch.equal(whole.get_input_embeddings().weight, before.get_input_embeddings().weight)
+    down = whole.model.layers[0].mlp.down_proj.weight
+    assert not torch.equal(down, down.bfloat16().float())
 
     steps_taken = []
     step = experts._step
@@ -92,6 +101,8 @@ def test_an_expert_learns_and_goes_on_where_it_stopped(learnt, short_steps, tmp_
     with pytest.raises(KeyboardInterrupt):
         experts.train("math", DRAFT, learnt, CPU, tmp_path / "stopped.pt")
     monkeypatch.setattr(experts, "_step", step)
+    other = torch.float32 if dtype == torch.bfloat16 else torch.bfloat16
+    monkeypatch.setattr(experts, "training_dtype", lambda device: other)  # it goes on as it began
     resumed, again = experts.train("math", DRAFT, learnt, CPU, tmp_path / "stopped.pt")
     assert again["steps"] == facts["steps"] > 2
     for name, value in whole.state_dict().items():

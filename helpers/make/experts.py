@@ -190,14 +190,42 @@ def loss_of(model, ids, learnt):
     return F.cross_entropy(scores, ids[:, 1:][wanted], reduction="sum")
 
 
-def adapted(folder, device):
-    """The draft of a folder with fresh adapters on all linear layers but the head (peft)."""
+def training_dtype(device):
+    """bfloat16 where the device multiplies it itself, for it is several times faster; else fp32."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def adapted(folder, device, dtype):
+    """The draft of a folder in dtype, with fresh adapters on all linear layers but the head (peft).
+
+    Adapters are in fp32 whatever dtype is.
+    """
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(SEED)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
     config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear")
     return get_peft_model(model, config)
+
+
+def adapters_of(peft_model):
+    """What is trained: {name: parameter}."""
+    return {key: value for key, value in peft_model.named_parameters() if value.requires_grad}
+
+
+def merged(folder, adapters):
+    """The draft of a folder with trained adapters added to its weights, all in fp32.
+
+    The draft is read again: a training may have rounded its weights.
+    """
+    peft_model = adapted(folder, torch.device("cpu"), torch.float32)
+    for key, value in adapters_of(peft_model).items():
+        value.data.copy_(adapters[key])
+    return peft_model.merge_and_unload()
 
 
 def train(name, folder, learnt, device, file):
@@ -205,12 +233,14 @@ def train(name, folder, learnt, device, file):
 
     Returns the merged model and the facts of the training.
     """
-    peft_model = adapted(folder, device)
+    new = {"step": 0, "seconds": 0.0, "dtype": training_dtype(device)}
+    state = torch.load(file, map_location=device) if file.exists() else new
+    dtype = state["dtype"]  # a training that was stopped goes on as it began
+    peft_model = adapted(folder, device, dtype)
     model = peft_model.get_base_model()
-    weights = {key: value for key, value in peft_model.named_parameters() if value.requires_grad}
+    weights = adapters_of(peft_model)
     optimiser = torch.optim.AdamW(weights.values(), lr=ADAPTER_RATE, weight_decay=0.0)
     steps = steps_of(learnt)
-    state = torch.load(file, map_location=device) if file.exists() else {"step": 0, "seconds": 0.0}
     if state["step"]:
         for key, value in state["weights"].items():
             weights[key].data.copy_(value)
@@ -229,6 +259,7 @@ def train(name, folder, learnt, device, file):
                 "step": number + 1,
                 "loss": loss,
                 "seconds": time.time() - started,
+                "dtype": dtype,
             }
             file.parent.mkdir(parents=True, exist_ok=True)
             with store.replacing(file) as temporary:
@@ -240,11 +271,12 @@ def train(name, folder, learnt, device, file):
         "steps": len(steps),
         "rank": RANK,
         "rate": ADAPTER_RATE,
+        "layers": str(dtype).removeprefix("torch."),
         "seed": SEED,
         "loss": loss,
         "minutes": round(state["seconds"] / 60),
     }
-    return peft_model.merge_and_unload(), facts
+    return merged(folder, weights), facts
 
 
 def _step(model, weights, optimiser, step, device):
@@ -279,9 +311,9 @@ def keep(model, tokenizer, draft_folder, folder, facts):
 CARD = """# {name}, an expert for the pair {pair}
 
 The pair's draft after it has learnt {documents} right answers of the pair's target to {sources}
-({tokens:,} tokens, {epochs} passes, {steps} steps of LoRA with rank {rank}, rate {rate}, seed
-{seed}; {minutes} minutes, last loss {loss:.3f} nats a token). `make experts PAIR={pair}` repeats
-it.
+({tokens:,} tokens, {epochs} passes, {steps} steps of LoRA with rank {rank}, rate {rate}, layers
+in {layers}, seed {seed}; {minutes} minutes, last loss {loss:.3f} nats a token).
+`make experts PAIR={pair}` repeats it.
 
 Share of right answers on {n} problems of each reported task, temperature 1, one answer each; no
 question of theirs was learnt:
