@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from helpers import ledger, store
-from helpers.make import people, summary
+from helpers.make import people, stops, summary
+from helpers.methods import EntropyStop
 from helpers.stats import Interval
 
 FAST = (1.5, 2.0)
@@ -53,6 +54,21 @@ def test_relaxed_only_where_no_check_says_that_its_loss_is_too_large(monkeypatch
         )
 
 
+@pytest.mark.parametrize(
+    "gain, words",
+    [
+        ((1.02, 1.08), "End a block where H(q) > 0.75 nats, after 12 tokens at most: that makes"),
+        ((1.0, 1.008), "A fixed γ: to end a block where H(q) > 0.75 nats"),
+        ((0.97, 1.0), "too little."),
+        ((0.99, 1.06), "not shown to be 1 % more."),
+    ],
+)
+def test_blocks_are_ended_by_entropy_only_where_that_is_shown_to_pay(gain, words):
+    ratio = Interval(sum(gain) / 2, *gain, n=9)
+    told = people._stop_words(stops.Stop(EntropyStop(12, 0.75), 4, ratio, ratio, ratio))
+    assert words in told and ratio.show(2) in told
+
+
 def test_what_a_drafted_token_costs_is_read_off_the_timed_answers(monkeypatch):
     """AS_large takes 2 s a token; a round of SP drafts 3 at 0.5 s each and verifies for 3 s."""
     rows = [
@@ -71,6 +87,9 @@ def test_every_person_is_told_about_every_pair():
     words = people.recommendations()
     assert [words.count(f"**{person.who}**") for person in people.PEOPLE] == [1, 1, 1]
     assert words.count("*pocket*: ") == len(people.PEOPLE)
+    # Whoever is told to speculate is told how to end a block, and nobody else is.
+    advised = words.count("End a block where") + words.count("A fixed γ: to end a block")
+    assert advised == words.count(": SP at γ = ")
 
 
 def test_before_a_run_there_is_a_sentence(monkeypatch):

@@ -9,13 +9,12 @@ is chosen on half of its problems, and speeds are of the other half.
 from dataclasses import dataclass
 
 from helpers import ledger, rules, store
-from helpers.make import summary
+from helpers.make import stops, summary
 from helpers.methods import Fixed, Speculative
 from helpers.stats import Interval
 
-LEDGER = "05_ledger"  # the published part of notebook 05's
-FEWEST = 4  # problems of a ledger: each half needs two for an interval
-WORTH = 0.01  # a gain in speed below this is not worth another output distribution
+WORTH = 0.01  # a gain in speed below this is not worth a change
+ALONE = "the target alone"
 LOSSES = ("SP_entropy is as accurate as SP", "its loss is paid for by its saving")  # of notebook 03
 
 
@@ -76,12 +75,27 @@ def _advice(pair, person):
     here = cost_here(pair)
     if here is None:
         return "notebook 03 has not been run."
+    books = stops.halves(pair)
     if person.cost is None:
-        return _words(pair, here, _as_published(pair))
-    book = ledger.load(summary.made(pair, "05"), LEDGER)
-    if book is None or book.answers.problem_id.nunique() < FEWEST:
+        words = _words(pair, here, _as_published(pair))
+    elif books is None:
         return "notebook 05, which publishes the ledger, has not been run."
-    return _words(pair, person.cost, _at(pair, book, person.cost))
+    else:
+        words = _words(pair, person.cost, _at(pair, books, person.cost))
+    if books is None or words.startswith(ALONE):
+        return words
+    cost = person.cost or here
+    return f"{words} {_stop_words(stops.best(*books, [cost])[cost])}"
+
+
+def _stop_words(stop):
+    """Whether to end blocks by the draft's entropy as well, in a sentence with its number."""
+    how = f"where H(q) > {stop.policy.stop:.2g} nats, after {stop.policy.gamma} tokens at most"
+    gain = stop.over_fixed
+    if gain.low > 1 + WORTH:
+        return f"End a block {how}: that makes SP {gain.show(2)} × as fast as its best γ."
+    why = "too little" if gain.high <= 1 + WORTH else f"not shown to be {100 * WORTH:.0f} % more"
+    return f"A fixed γ: to end a block {how} makes SP {gain.show(2)} × as fast, {why}."
 
 
 def _words(pair, cost, found):
@@ -90,7 +104,7 @@ def _words(pair, cost, found):
     at = f"where a drafted token costs {cost:.2g} of a step"
     if sp.low <= 1:
         word = "slower than" if sp.high < 1 else "not told from"
-        return f"the target alone; {at}, SP is {word} it ({sp.show(2)} ×, at γ = {gamma})."
+        return f"{ALONE}; {at}, SP is {word} it ({sp.show(2)} ×, at γ = {gamma})."
     words = f"SP at γ = {gamma}, {sp.show(2)} × the target alone {at}."
     relaxed_words = f"{relaxed.show(3)} × SP at γ = {gamma_relaxed}"
     if relaxed.high <= 1 + WORTH:
@@ -112,22 +126,22 @@ def _as_published(pair):
     return {label: (gammas[label], summary.number(pair, "03", names[label])) for label in names}
 
 
-def _at(pair, book, cost):
-    """The same where a drafted token costs so many steps, from the published ledger."""
+def _at(pair, books, cost):
+    """The same where a drafted token costs so many steps, from halves of the published ledger."""
     tau = summary.facts(pair, "03")["tau"]
-    ids = book.answers.problem_id.unique()
+    tuning, reported = books
     kinds = {
         "SP": lambda gamma: Speculative(rules.STRICT, Fixed(gamma)),
         "SP_entropy": lambda gamma: Speculative(rules.SP_entropy(tau), Fixed(gamma)),
     }
     table = ledger.speed_ups(
-        book.of_problems(ids[0::2]),
-        book.of_problems(ids[1::2]),
+        tuning,
+        reported,
         kinds,
         [("SP", ledger.ALONE), ("SP_entropy", "SP")],
         {cost: ledger.machine(cost)},
     )
-    n = len(ids[1::2])
+    n = reported.answers.problem_id.nunique()
     return {
         line.method: (line.gamma, Interval(line.ratio, line.low, line.high, n))
         for line in table.itertuples()

@@ -9,7 +9,7 @@ import re
 import pandas as pd
 
 from helpers import common, store
-from helpers.make import people, summary, trainings
+from helpers.make import people, stops, summary, trainings
 
 # The parts of helpers/, in the order in which the argument runs.
 PARTS = {
@@ -71,6 +71,7 @@ PAGES = {
         "speed": summary.speed_table,
         "gates": summary.gate_table,
         "gammas": summary.gamma_table,
+        "stops": stops.table,
         "equal": summary.equal_table,
         "tasks": summary.task_table,
     },
