@@ -160,7 +160,7 @@ def test_the_answer_says_on_which_side_of_no_difference_an_interval_lies(record,
     )
     assert "*pocket*: more accurate, 20.0 points [15.0, 25.0]." in third
     assert "qwen2.5-coder" not in third
-    assert "pocket: sums, 6 problems, 4 of them timed; 6 in the third line" in summary.answer()
+    assert "pocket: sums, 6 problems, 4 timed as a check; 6 in the third line" in summary.answer()
     assert "Not run yet: qwen2.5-coder 05." in summary.answer()
     assert summary.answer().endswith(f"¹ qwen2.5-coder: {NOTE}.")
 
@@ -187,7 +187,7 @@ def test_a_speed_stands_with_the_costs_at_which_it_holds(record):
     numbers = {"sp_over_large": interval(2.4), "entropy_over_sp": interval(1.0)}
     record("pocket", "03", numbers=numbers, regions={claim: f"{claim} {where}"})
     first, second = summary.answer().splitlines()[:2]
-    assert f"*pocket*: faster, 2.40 [2.35, 2.45] ×; faster {where}." in first
+    assert f"*pocket*: faster, 2.40 [2.35, 2.45] ×; shown to be faster {where}." in first
     assert "*pocket*: speed undecided, 1.00 [0.95, 1.05] ×; accuracy –." in second
     row = cells(summary.speed_table())[0]
     assert row[6:9] == [
@@ -238,7 +238,7 @@ def test_a_run_is_a_row_of_the_speed_table(record):
     assert (
         warm[4] == "2, 4" and warm[6] == "1.50 [1.45, 1.55]" and warm[-1] == "30.0 % [25.0, 35.0]"
     )
-    sizes = "qwen2.5-coder: sums, 6 problems, 4 of them timed, exploratory; "
+    sizes = "qwen2.5-coder: sums, 6 problems, 4 timed as a check, exploratory; "
     assert sizes in summary.speed_table()
     assert cold[:5] == ["qwen2.5-coder/cold", "sums", "0", "–", "–, –"]
 
@@ -257,7 +257,7 @@ def test_every_check_has_a_row_and_a_notebook_is_named_once(record):
     link = "[01_entropy_vs_errors](../../notebooks/01_entropy_vs_errors.ipynb)"
     assert rows[0] == [link, "**does not hold**, exploratory", "it is fast", "holds"]
     assert rows[1] == ["", "", "it is good", "does not hold"]
-    assert "- **01** 2 times (sums, 6 problems, 4 of them timed). Pilot: 3 times." in text
+    assert "- **01** 2 times (sums, 6 problems, 4 timed as a check). Pilot: 3 times." in text
 
 
 def test_pages_say_which_results_were_planned(record):
@@ -371,3 +371,50 @@ def test_seconds_are_whole_where_another_pair_lacks_a_notebook(monkeypatch):
     monkeypatch.setattr(summary, "_machine", lambda times: "on a machine")
     cells = re.findall(r"[^|\s]+", summary.time_table())
     assert {"19", "58", "279", "–"} <= set(cells) and "58.0" not in cells
+
+
+def test_the_gate_is_placed_among_its_rivals_by_what_the_table_says(record):
+    kl, word = "KL per 1,000 tokens, nats", "the gate costs less KL"
+    undecided = "undecided: no KL to compare"
+    rivals = [("1", "holds"), ("2", "holds"), ("3", "does not hold"), ("inf", undecided)]
+    rivals += [("4", "undecided at this sample size"), ("5", "(itself)"), ("6", None)]
+    table = pd.DataFrame({kl: [k for k, _ in rivals], word: [w for _, w in rivals]})
+    numbers = {"kl_over_random": interval(2.0), "over_random": interval(0.0)}
+    record("pocket", "05", numbers=numbers, tables={"equal": table})
+    assert summary.gate_answer() == (
+        "- *pocket*: its KL is 2.00 [1.95, 2.05] × that of random positions; less than that of 2 "
+        "rivals and of 1 whose KL is infinite, more than that of 1, undecided for 1. Against "
+        "random positions: accuracy undecided, 0.0 points [-5.0, 5.0]."
+    )
+
+
+def test_a_loss_within_the_margin_is_called_so(record):
+    check = "SP_entropy is as accurate as SP"
+    for held, words in (
+        ("holds", "less accurate by less than the notebook's margin, -2.0"),
+        ("does not hold", "less accurate, -2.0"),
+    ):
+        numbers = {"accuracy_change": interval(-0.02, 0.01)}
+        record("pocket", "03", numbers=numbers, checks={check: held})
+        assert words in summary._accuracy("pocket", "03", "accuracy_change", check)
+
+
+def test_tasks_stand_beside_what_a_stopwatch_said(record):
+    tasks = pd.DataFrame({"task": ["sums", "tales"], "faster?": ["holds", "holds"]})
+    record("pocket", "08", tables={"tasks": tasks})
+    rows = [
+        {"task": task, "method": method, "n_tokens": 12, "seconds": seconds}
+        for task, times in {"sums": (6.0, 3.0), "tales": (4.0, 5.0)}.items()
+        for method, seconds in zip(("AS_large", "SP_entropy"), times)
+    ]
+    store.publish(pd.DataFrame(rows), "pocket", "08_times")
+    shown = {row[1]: row[-1] for row in cells(summary.task_table())}
+    assert shown["sums"] == "2.00" and shown["tales"] == "0.80"
+
+
+def test_a_method_of_the_race_is_named_with_how_its_blocks_ended():
+    policies = {"SP": "Fixed(gamma=2)", "SP+dyn": "EntropyStop(gamma=8, stop=0.5)"}
+    known = {"gammas": {"SP": 2, "SP+dyn": 8}, "policies": policies}
+    assert summary._policy(known, "SP") == "SP γ = 2"
+    assert summary._policy(known, "SP+dyn") == "SP+dyn to H(q) > 0.5, γ ≤ 8"
+    assert summary._policy({"gammas": {"SP": 4}}, "SP") == "SP γ = 4"

@@ -37,7 +37,7 @@ def test_the_target_alone_where_speculation_does_not_pay(monkeypatch):
 )
 def test_a_gain_that_is_small_or_not_shown_is_called_so(monkeypatch, relaxed, words):
     holds = dict.fromkeys(people.LOSSES, "holds")
-    assert f"Not relaxed: that makes {sum(relaxed) / 2:.3f}" in told(
+    assert f"Not relaxed: relaxed it makes {sum(relaxed) / 2:.3f}" in told(
         monkeypatch, FAST, relaxed, holds
     )
     assert words in told(monkeypatch, FAST, relaxed, holds)
@@ -81,12 +81,17 @@ def test_what_a_drafted_token_costs_is_read_off_the_timed_answers(monkeypatch):
     assert people.cost_here("some") == pytest.approx(0.5 / 2 + (3 / 2 - 1) / 3)
     facts.pop("gammas")  # killed between its tables and its facts
     assert people.cost_here("some") is None
+    assert people.cost_on_gpu("some") == pytest.approx(0.5 / 2 + (3 / 2 - 1) / 3)
 
 
 def test_every_person_is_told_about_every_pair():
     words = people.recommendations()
-    assert [words.count(f"**{person.who}**") for person in people.PEOPLE] == [1, 1, 1]
-    assert words.count("*pocket*: ") == len(people.PEOPLE)
+    assert [words.count(f"**{person.who}**") for person in people.PEOPLE] == [1, 1, 1, 1]
+    # Of a measured GPU those pairs are told alone that have run on one.
+    measured = [person for person in people.PEOPLE if person.cost == people.ON_GPU]
+    assert len(measured) == 1 and people.cost_on_gpu("pocket") is None
+    assert words.count("*pocket*: ") == len(people.PEOPLE) - 1
+    assert words.count("*qwen2.5-coder*: ") == len(people.PEOPLE)
     # Whoever is told to speculate is told how to end a block, and nobody else is.
     advised = words.count("End a block where") + words.count("A fixed γ: to end a block")
     assert advised == words.count(": SP at γ = ")

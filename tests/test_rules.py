@@ -38,7 +38,7 @@ def test_strict_output_is_the_target():
 
 @pytest.mark.parametrize("rule", RELAXED, ids=str)
 def test_tv_is_delta_minus_rejection(rule):
-    """DESIGN point 1: every relaxed rule with the standard residual lies on TV = delta - R."""
+    """Every relaxed rule with the standard residual lies on TV = delta - R."""
     o, R = rules.output_distribution(rule, P, Q, SIGNALS)
     assert torch.allclose(o.sum(-1), torch.ones(200, dtype=torch.float64), atol=1e-12)
     assert torch.allclose(rules.tv(o, P), rules.tv(P, Q) - R, atol=1e-12)

@@ -1,4 +1,4 @@
-"""The benchmark: our methods, each at its best γ, against other programs on the same weights.
+"""The benchmark: our methods, each at its best, against other programs on the same weights.
 
     python -m helpers.make.bench [--pair P] [--task T] [--problems N] ...     (make bench)
 

@@ -1,10 +1,11 @@
 """Rivals that read the GGUF files which the pair's weights come from: llama.cpp, OpenVINO GenAI.
 
-They are what a CPU user would pick, so they race on a CPU only, in this process, with as many
-threads as torch has. Both sample at temperature 1 from the whole distribution. Their answers end at
-an end-of-text token or at the limit; llama.cpp has a few more such tokens than the pair (those of
-code completion, which an answer does not hold). Their first token comes out of reading the prompt,
-where ours costs a forward of its own: one forward in an answer, in their favour.
+They are what a CPU user would pick, so they race on a CPU only, each in a process of its own
+(helpers/make/apart.py), with as many threads as torch has. Both sample at temperature 1 from the
+whole distribution. Their answers end at an end-of-text token or at the limit; llama.cpp has a few
+more such tokens than the pair (those of code completion, which an answer does not hold). Their
+first token comes out of reading the prompt, where ours costs a forward of its own: one forward in
+an answer, in their favour.
 """
 
 import json

@@ -349,7 +349,7 @@ def forward_table(forward):
 def expected_table(forward):
     """The γ with most tokens per second in the cost model, for several acceptances.
 
-    Each drafted token is accepted with probability α, whatever came before (DESIGN, point 8).
+    Each drafted token is accepted with probability α, whatever came before (helpers/stats/cost.py).
     """
     seconds = forward.set_index(["model", "width"]).seconds
     alone = 1 / seconds["target", 1]
@@ -547,7 +547,7 @@ def page():
             sections.append(_section(name, facts))
     lacking = [name for name, facts in known.items() if not facts]
     if lacking and len(lacking) < len(known):
-        sections.append(f"Not run on this machine: {', '.join(lacking)}.")
+        sections.append(f"Parts of `make gpu` without a result here: {', '.join(lacking)}.")
     return paragraphs(*sections) + "\n"
 
 

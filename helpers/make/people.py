@@ -2,8 +2,9 @@
 
 What a drafted token costs, in steps of the target, decides most (helpers/ledger/dearer.py): the
 draft's step and what each further token to verify adds. On a laptop speeds are those of notebook
-03. For the other two the cost is a round number with its reason, and speeds come from the ledger: γ
-is chosen on half of its problems, and speeds are of the other half.
+03. For the others they come from the ledger at a cost: γ is chosen on half of its problems, and
+speeds are of the other half. For two the cost is a round number with its reason, which is assumed;
+for the GPU on which a pair has run it is what its timed answers say.
 """
 
 from dataclasses import dataclass
@@ -20,25 +21,31 @@ LOSSES = ("SP_entropy is as accurate as SP", "its loss is paid for by its saving
 
 @dataclass(frozen=True)
 class Person:
-    """Who asks, what a drafted token costs there (None: as on the machine of notebook 03), why."""
+    """Who asks, what a drafted token costs there, and why that.
+
+    cost: LAPTOP, as on the machine of notebook 03; ON_GPU, as in a pair's run on a GPU, which a
+    pair without one is not told about; or a number of steps.
+    """
 
     who: str
-    cost: float | None
+    cost: float | str
     why: str
 
 
+LAPTOP, ON_GPU = "laptop", "on a GPU"
 PEOPLE = (
-    Person("A laptop", None, "the machine of notebook 03, with its numbers"),
+    Person("A laptop", LAPTOP, "the machine of notebook 03, with its numbers"),
     Person(
         "One GPU and a target ten times the draft",
         0.1,
-        "a step takes as long as its weights take to read, and a block no longer than a token",
+        "assumed: a step takes as long as its weights take to read, a block no longer than a token",
     ),
     Person(
         "A server with full batches",
         1.1,
-        "every token to verify costs a step of its own, and the draft a tenth of one",
+        "assumed: every token to verify costs a step of its own, and the draft a tenth of one",
     ),
+    Person("One GPU and a small pair", ON_GPU, "measured: the timed answers of a run on a GPU"),
 )
 
 
@@ -48,19 +55,34 @@ def recommendations():
         return "Notebook 03 has not been run yet."
     lines = []
     for person in PEOPLE:
-        advice = " ".join(f"*{pair}*: {_advice(pair, person)}" for pair in summary.PAIRS)
-        lines.append(f"- **{person.who}** ({person.why}). {advice}")
+        pairs = summary.PAIRS
+        if person.cost == ON_GPU:
+            pairs = [pair for pair in pairs if cost_on_gpu(pair)]
+        advice = " ".join(f"*{pair}*: {_advice(pair, person)}" for pair in pairs)
+        if advice:
+            lines.append(f"- **{person.who}** ({person.why}). {advice}")
     return "\n".join(lines)
 
 
 def cost_here(pair):
-    """What a drafted token cost in the timed answers of notebook 03, in steps; None without them.
+    """What a drafted token cost in the timed answers of notebook 03; None without them."""
+    if not {"gammas", "tau", "checks"} <= set(summary.facts(pair, "03")):
+        return None
+    return _cost_of(store.table(pair, "03_times"))
+
+
+def cost_on_gpu(pair):
+    """What a drafted token cost in the timed answers of notebook 05 on a GPU; None without them."""
+    return _cost_of(store.table(f"{pair}/{summary.STAND_IN}", "05_times"))
+
+
+def _cost_of(rows):
+    """What a drafted token cost in timed answers, in steps of the target; None without them.
 
     The draft's seconds per drafted token, and what a round of SP takes beyond one step of the
     target ÷ the tokens that it drafted.
     """
-    rows = store.table(pair, "03_times")
-    if rows is None or not {"gammas", "tau", "checks"} <= set(summary.facts(pair, "03")):
+    if rows is None or not {"AS_large", "SP"} <= set(rows.method):
         return None
     sums = rows.groupby("method")[["seconds", "draft_s", "drafted", "target_calls"]].sum()
     step = sums.seconds["AS_large"] / sums.target_calls["AS_large"]
@@ -76,26 +98,27 @@ def _advice(pair, person):
     if here is None:
         return "notebook 03 has not been run."
     books = stops.halves(pair)
-    if person.cost is None:
-        words = _words(pair, here, _as_published(pair))
+    cost = {LAPTOP: here, ON_GPU: cost_on_gpu(pair)}.get(person.cost, person.cost)
+    if person.cost == LAPTOP:
+        words = _words(pair, cost, _as_published(pair))
     elif books is None:
         return "notebook 05, which publishes the ledger, has not been run."
     else:
-        words = _words(pair, person.cost, _at(pair, books, person.cost))
+        words = _words(pair, cost, _at(pair, books, cost))
     if books is None or words.startswith(ALONE):
         return words
-    cost = person.cost or here
     return f"{words} {_stop_words(stops.best(*books, [cost])[cost])}"
 
 
 def _stop_words(stop):
     """Whether to end blocks by the draft's entropy as well, in a sentence with its number."""
     how = f"where H(q) > {stop.policy.stop:.2g} nats, after {stop.policy.gamma} tokens at most"
-    gain = stop.over_fixed
-    if gain.low > 1 + WORTH:
-        return f"End a block {how}: that makes SP {gain.show(2)} × as fast as its best γ."
-    why = "too little" if gain.high <= 1 + WORTH else f"not shown to be {100 * WORTH:.0f} % more"
-    return f"A fixed γ: to end a block {how} makes SP {gain.show(2)} × as fast, {why}."
+    gain = f"{stop.over_fixed.show(2)} × as fast as with the ledger's best γ, {stop.gamma}"
+    if stop.over_fixed.low > 1 + WORTH:
+        return f"End a block {how}: that makes SP {gain}."
+    little = stop.over_fixed.high <= 1 + WORTH
+    why = "too little" if little else f"not shown to be {100 * WORTH:.0f} % more"
+    return f"A fixed γ: to end a block {how} makes SP {gain}, {why}."
 
 
 def _words(pair, cost, found):
@@ -108,15 +131,16 @@ def _words(pair, cost, found):
     words = f"SP at γ = {gamma}, {sp.show(2)} × the target alone {at}."
     relaxed_words = f"{relaxed.show(3)} × SP at γ = {gamma_relaxed}"
     if relaxed.high <= 1 + WORTH:
-        return f"{words} Not relaxed: that makes {relaxed_words}, which is too little."
+        return f"{words} Not relaxed: relaxed it makes {relaxed_words}, which is too little."
     if relaxed.low <= 1 + WORTH:
-        more = f"{100 * WORTH:.0f} %"
-        return f"{words} Not relaxed: that makes {relaxed_words}, not shown to be {more} more."
+        more = f"not shown to be {100 * WORTH:.0f} % more"
+        return f"{words} Not relaxed: relaxed it makes {relaxed_words}, {more}."
     lost = f"accuracy {summary.points(pair, '03', 'accuracy_change')}"
     checks = [summary.facts(pair, "03")["checks"].get(claim) for claim in LOSSES]
     if "holds" in checks and "does not hold" not in checks:
         return f"{words} Relaxed it makes {relaxed_words} ({lost})."
-    return f"{words} Not relaxed: that makes {relaxed_words}, but its price is not known ({lost})."
+    price = f"but its price is not known ({lost})"
+    return f"{words} Not relaxed: relaxed it makes {relaxed_words}, {price}."
 
 
 def _as_published(pair):

@@ -72,6 +72,7 @@ PAGES = {
         "gates": summary.gate_table,
         "gammas": summary.gamma_table,
         "stops": stops.table,
+        "place": summary.gate_answer,
         "equal": summary.equal_table,
         "tasks": summary.task_table,
     },

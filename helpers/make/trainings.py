@@ -56,7 +56,7 @@ HEADLINES = (
     Headline("03", "entropy_over_sp", "tokens/s, SP_entropy ÷ SP"),
     Headline("03", "accuracy_change", "accuracy, SP_entropy − SP", "points"),
     Headline("04", "calls_saved", "target calls saved", "share"),
-    Headline("04", "loss_low_net", "lost by one rescue at low entropy", "points"),
+    Headline("04", "loss_low", "lost by one rescue at low entropy", "points"),
     Headline("04", "loss_high", "lost by one rescue above", "points"),
     Headline("05", "best_speed", "tokens/s at the chosen τ ÷ SP"),
     Headline("05", "over_random", "accuracy at equal savings − random gate", "points"),
