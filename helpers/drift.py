@@ -39,10 +39,13 @@ def in_words(name, runs, now, digits=2):
     found = ", ".join(f"{estimate:.{digits}f}" for estimate in earlier)
     if now.missing:
         return f"{name} in earlier runs on record: {found}."
-    if all(now.low <= estimate <= now.high for estimate in earlier):
-        judged = "inside this run's interval"
+    inside = sum(now.low <= estimate <= now.high for estimate in earlier)
+    interval = f"this run's interval [{now.low:.{digits}f}, {now.high:.{digits}f}]"
+    if inside == len(earlier):
+        judged = f"inside {interval}"
     else:
-        judged = "not inside this run's interval, which is over this run's problems and steps alone"
+        judged = f"{inside} of {len(earlier)} inside {interval}, which is over its problems alone"
+        judged += " and its steps"
     return f"{name} in earlier runs on record: {found}; {judged}."
 
 

@@ -11,9 +11,10 @@ from helpers import stats
 PLACE = "verdict"  # the display's name within its kernel
 MEANING = (
     "A check *holds*, or *does not hold*, when its whole 95 % interval says so. It is *undecided* "
-    "when a part of the interval says the one and a part the other, which more problems would "
-    "narrow, or when there is no interval, for the reason given. The claim holds when all of its "
-    "checks do; it does not hold when one of them does not."
+    "when a part of the interval says the one and a part the other, which more problems (in a "
+    "claim about tasks, more tasks) would narrow, or when there is no interval, for the reason "
+    "given. Comparisons that are judged together are held to more than 95 %. The claim holds when "
+    "all of its checks do; it does not hold when one of them does not."
 )
 
 

@@ -200,7 +200,7 @@ def at_equal_savings(matches, strict, kl, accuracy, run=None):
             row += [None] * 3
         lines.append(row)
     for family, (knob, saved) in (run or {}).items():
-        shown = f"{saved.show(2, percent=True)} (run: it has no law per position to match)"
+        shown = f"{saved.show(2, percent=True)} (a direct run)"
         lines.append([family, f"{knob:.4g}", shown, *[None] * 4])
     columns = [
         "at equal savings, the entropy gate against",
@@ -215,13 +215,16 @@ def at_equal_savings(matches, strict, kl, accuracy, run=None):
 
 
 def _what_is_saved(match, strict):
-    """The share of SP's calls that a rule saves, and why it is not as much as was asked for."""
+    """The share of SP's calls that a rule saves, and why it is not as much as was asked for.
+
+    Short: pandas shows no more than 50 characters of a cell.
+    """
     saved = f"{100 * match.saved / strict:.3f}"
     if match.reached:
         return f"{saved} %"
     if match.around:
         below, above = (f"{100 * value / strict:.3f}" for value in match.around)
-        return f"{saved} % (not matched: it goes in steps, from {below} to {above} %)"
+        return f"{saved} % (in steps: {below} or {above} %)"
     most = "most" if match.saved < match.target_saved else "least"
     return f"{saved} % (not matched: at {most})"
 

@@ -45,9 +45,13 @@ def test_a_run_outside_the_interval_is_said():
     first = drift.in_words("SP ÷ AS_large", [[2.4, 2.3, 2.5]], NARROW)
     assert "no earlier run is on record" in first and drift.spread([[2.4, 2.3, 2.5]]) is None
     near = drift.in_words("SP ÷ AS_large", [[2.35, 2.2, 2.5], [2.4, 2.3, 2.5]], NARROW)
-    assert near == "SP ÷ AS_large in earlier runs on record: 2.35; inside this run's interval."
-    far = drift.in_words("SP ÷ AS_large", [[2.85, 2.7, 3.0], [2.4, 2.3, 2.5]], NARROW)
-    assert "record: 2.85; not inside this run's interval" in far
+    assert (
+        near
+        == "SP ÷ AS_large in earlier runs on record: 2.35; inside this run's interval [2.30, 2.50]."
+    )
+    runs = [[2.85, 2.7, 3.0], [2.35, 2.2, 2.5], [2.4, 2.3, 2.5]]
+    far = drift.in_words("SP ÷ AS_large", runs, NARROW)
+    assert "record: 2.85, 2.35; 1 of 2 inside this run's interval [2.30, 2.50], which" in far
 
 
 def test_a_run_without_a_number_adds_none():

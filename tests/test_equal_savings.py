@@ -112,6 +112,6 @@ def test_the_table_says_what_was_reached_and_why_not(read, half_of_sqrt):
     table = tables.at_equal_savings(matches, strict, nobody, nobody, run)
     power, steps, little, window = table["target calls saved"]
     assert power == f"{100 * matches['power'].saved / strict:.3f} %"
-    assert "(not matched: it goes in steps, from 0.000 to " in steps
+    assert "(in steps: 0.000 or " in steps
     assert little.endswith("(not matched: at most)")
-    assert window == "0.20 % [0.10, 0.30] (run: it has no law per position to match)"
+    assert window == "0.20 % [0.10, 0.30] (a direct run)"

@@ -386,7 +386,12 @@ def test_a_pair_of_another_kind_is_refused_before_its_weights_are_read(folders, 
 @pytest.mark.parametrize(
     "change", [{"model_type": "of next year"}, {"num_hidden_layers": 9}, {"model_type": None}]
 )
-def test_a_configuration_that_cannot_be_read_is_a_sentence(folders, change):
+@pytest.mark.parametrize("threads", [None, "1"])
+def test_a_configuration_that_cannot_be_read_is_a_sentence(folders, change, threads, monkeypatch):
+    """Also where nothing but the pair reads it: a GPU, or threads that are chosen already."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
     config = folders / "target" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | change))
     with pytest.raises(

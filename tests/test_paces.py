@@ -229,12 +229,16 @@ def test_a_region_ends_where_the_interval_leaves_the_threshold():
     assert open_to == pytest.approx(10**-1.4)
     words = [ledger.word_at(table, sp, x) for x in (0.011, 0.025, 0.05, 7.0)]
     assert words == ["holds", "undecided", "does not hold", "does not hold"]
-    where = "where the draft costs less than 0.016 of the target (here 0.2)"
+    where = "where the draft costs less than 0.016 of the target"
+    where += " (not excluded: less than 0.04) (here 0.2)"
     assert ledger.region(table, sp, 0.2) == f"SP is faster than AS_large {where}"
     assert "costs more than 0.04 of" in ledger.region(table, dyn)
     tried = "whatever the draft costs, from 0.01 to 1 of the target"
     dear = ledger.region(table, ledger.Claim("SP", above=2))
     assert dear == f"SP is faster than AS_large by more than 100 % nowhere, {tried}"
+    open_still = ledger.region(table, ledger.Claim("SP", above=1.2))
+    possible = "(not excluded: less than 0.016)"
+    assert open_still.endswith(f"20 % nowhere that is shown, {tried} {possible}")
     assert ledger.region(table, ledger.Claim("SP", above=0.05)).endswith(f" {tried}")
     assert str(ledger.Claim("A", "B", 1.01)) == "A is faster than B by more than 1 %"
 

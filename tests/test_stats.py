@@ -420,12 +420,19 @@ def test_the_number_that_would_decide_holds_for_answers():
 )
 def test_the_problems_that_are_needed_have_the_digits_that_can_be_known(needed, words):
     found = stats.Verdict(stats.UNDECIDED, stats.Interval(0.1, -0.1, 0.3, 100), 0.0, needed)
-    assert str(found) == f"{stats.UNDECIDED} ({words} problems would decide with 80 % power)"
+    told = f"{words} problems would decide with 80 % power, this rests on 100"
+    assert str(found) == f"{stats.UNDECIDED} ({told})"
+    # A margin is said; a 0 is of the claim itself, as are a ratio's 1 and an AUROC's 0.5.
+    margin = stats.Verdict(stats.UNDECIDED, found.interval, -0.05, needed)
+    assert str(margin) == f"{stats.UNDECIDED} (margin 5 points; {told})"
+    for own in (0.0, 0.5, 1.0, 1.01):
+        assert str(stats.Verdict("holds", found.interval, own)) == "holds"
+    assert str(stats.Verdict("holds", found.interval, 0.025)) == "holds (margin 2.5 points)"
 
 
 def test_undecided_names_its_power():
     found = stats.verdict(stats.Interval(0.1, -0.1, 0.3, 100), above=0)
-    assert str(found).endswith(" problems would decide with 80 % power)")
+    assert str(found).endswith(" problems would decide with 80 % power, this rests on 100)")
     # the truth taken as known to be 0.1, one error from 0: (1.96 + 0.84)² = 7.85 times as many
     assert found.n_needed > 785
     never = stats.verdict(stats.Interval(0.0, -0.2, 0.2, 10**6), above=0)

@@ -170,18 +170,23 @@ def region(table, claim, here=None):
     """A claim with the costs of the draft at which it holds, as a sentence without its full stop.
 
     table: of `speed_ups` over c; here: this machine's c. 'SP is faster than AS_large where the
-    draft costs less than 0.41 of the target (here 0.29)'.
+    draft costs less than 0.41 of the target (not excluded: less than 0.47) (here 0.29)'.
     """
     part = pair_of(table, claim.method, claim.baseline)
     ends = part.x.min(), part.x.max()
-    where = [_where(low, high, ends) for low, high in spans(table, claim)]
+    shown, possible = (
+        [_where(low, high, ends) for low, high in spans(table, claim, bound)]
+        for bound in ("low", "high")
+    )
     tried = f"whatever the draft costs, from {ends[0]:.2g} to {ends[1]:.2g} of the target"
-    if not where:
-        words = f"nowhere, {tried}"
-    elif where == [""]:
+    if shown == [""]:
         words = tried
+    elif shown:
+        words = f"where the draft costs {' or '.join(shown)} of the target"
     else:
-        words = f"where the draft costs {' or '.join(where)} of the target"
+        words = f"nowhere that is shown, {tried}" if possible else f"nowhere, {tried}"
+    if possible != shown:
+        words += f" (not excluded: {' or '.join(possible) or 'anywhere'})"
     return f"{claim} {words}" + (f" (here {here:.2g})" if here is not None else "")
 
 

@@ -154,6 +154,8 @@ def log_kl_ratio(own, other):
     sums = [one.frame.groupby("problem_id")[columns].sum() for one in (own, other)]
     table = pd.concat(sums, axis=1).to_numpy()
     totals = table[:, [0, 2]].sum(0)
+    if np.isfinite(totals[0]) and not np.isfinite(totals[1]):
+        return stats.nothing("the other's KL is infinite")
     if not (np.isfinite(totals) & (totals > 0)).all():
         return stats.nothing("no KL to compare")
 

@@ -192,9 +192,10 @@ def load_pair(
     folders = {"draft": locate(preset.draft, preset), "target": locate(preset.target, preset)}
     if experts:
         folders |= {key: locate(where, preset) for key, where in preset.experts.items()}
+    # The configurations first: without one, transformers makes a tokenizer of another kind.
+    vocab = min(read_config(folder).vocab_size for folder in folders.values())
     tokenizers = {key: load_tokenizer(folder) for key, folder in folders.items()}
     check_tokenizers(tokenizers["draft"], tokenizers["target"], folders["draft"], folders["target"])
-    vocab = min(read_config(folder).vocab_size for folder in folders.values())
     checks.tokens_fit(tokenizers["target"], vocab, folders["target"])
     models = {}
     for key, folder in folders.items():

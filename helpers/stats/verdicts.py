@@ -23,13 +23,22 @@ class Verdict:
     n_needed: int | None = None
 
     def __str__(self):
-        if self.n_needed is None:
-            return self.word
+        notes = []
+        # a threshold of 0, or beyond a half, is of the claim itself: a ratio's 1, an AUROC's 0.5
+        if 0 < abs(self.threshold) < 0.5:
+            notes.append(f"margin {100 * abs(self.threshold):.3g} points")
+        if self.n_needed is not None:
+            notes.append(self._decides())
+        return f"{self.word} ({'; '.join(notes)})" if notes else self.word
+
+    def _decides(self):
+        """How many problems would decide, beside how many the interval rests on."""
         count = "more than 100,000"
         if self.n_needed <= 100_000:
             # of a number that rests on one estimate, two digits are earned
             count = f"about {round(self.n_needed, 2 - len(str(self.n_needed))):,}"
-        return f"{self.word} ({count} problems would decide with {100 * POWER:.0f} % power)"
+        power = f"{100 * POWER:.0f} % power"
+        return f"{count} problems would decide with {power}, this rests on {self.interval.n}"
 
 
 def verdict(interval, above=None, below=None, within=None):
