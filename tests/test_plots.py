@@ -116,6 +116,8 @@ def test_no_two_colours_of_a_palette_are_the_same():
     spare = list(style.SPARE_COLOURS)
     for palette in (methods + spare, families + spare, speakers):
         assert len({colour.lower() for colour in palette}) == len(palette)
+    # A family that is no method does not wear a method's colour.
+    assert len(set(methods) & set(families)) == 2
 
 
 def families_with_half():
@@ -141,33 +143,71 @@ def families_with_half():
     return curves
 
 
-def test_families_that_are_spoken_of_have_a_look_and_all_others_a_name_beside_their_grey_line():
+def test_families_that_are_spoken_of_are_lines_and_all_are_rows_where_they_are_matched():
     curves = families_with_half()
-    fig = plots.control_curves(curves, 0.01)
-    (ax,) = fig.axes
-    named = {text.get_text() for text in ax.texts}
-    assert named == {"power β", "half", "half where sure"}
-    legend = {text.get_text() for text in fig.legends[0].get_texts()}
-    assert legend == {"lenience", "matched here"}
-    looks = [line.get_color() for line in ax.lines]
-    assert looks.count(plots.CONTROLS["lenience"].colour) == 1
-    drawn = [list(line.get_xdata()) for line in ax.lines]
-    assert [[saved for saved, _ in points] for points in curves.values()] == drawn[: len(curves)]
+    reached = {name for name, points in curves.items() if min(points)[0] <= 0.02 <= max(points)[0]}
+    left, right = plots.control_curves(curves, 0.02).axes
+    assert {text.get_text() for text in left.get_legend().get_texts()} == {
+        "lenience",
+        "matched here",
+    }
+    line, _ = left.lines
+    assert line.get_color() == plots.CONTROLS["lenience"].colour
+    assert list(line.get_xdata()) == [saved for saved, _ in curves["lenience"]]
+    rows = [tick.get_text() for tick in right.get_yticklabels()]
+    assert set(rows) == reached and len(rows) >= 2
+    costs = [line.get_xdata()[0] for line in right.lines]
+    assert costs == sorted(costs)  # the cheapest at the top
 
 
-def test_names_beside_lines_do_not_cover_each_other():
-    curves = {f"family {i}": [(0.01, 1.0), (0.02, 1.0 + i / 1000)] for i in range(14)}
-    (ax,) = plots.control_curves(curves, 0.01).axes
-    heights = sorted(text.xyann[1] for text in ax.texts)
-    assert len(heights) == 14
-    assert min(b - a for a, b in zip(heights, heights[1:])) > 0.04
-    assert 0 <= heights[0] and heights[-1] <= 1
+def test_what_a_saved_call_costs_is_read_off_between_two_settings():
+    """KL = saved², on a straight line in logarithms: so is what is read off between two points."""
+    square = [(0.04, 0.0016), (0.01, 0.0001)]
+    out_of_reach = [(0.03, 1.0), (0.04, 2.0)]
+    curves = {"lenience": square, "late": out_of_reach, "none": []}
+    _, right = plots.control_curves(curves, 0.02).axes
+    assert [tick.get_text() for tick in right.get_yticklabels()] == ["lenience"]
+    assert right.lines[0].get_xdata()[0] == pytest.approx(0.0004)
+
+
+def test_one_gate_has_bars_where_a_band_would_have_no_width():
+    wide = Interval(0.5, 0.3, 0.7, 20)
+    curves = {"Selective": [(0.4, wide)], "random": [(0.4, wide)]}
+    ends = {"AS_small": (0.0, wide), "AS_large": (1.0, wide)}
+    (ax,) = plots.selective_curve(curves, ends, (0.4, wide)).axes
+    bars = {bar.get_label(): bar.lines[2][0].get_segments()[0] for bar in ax.containers}
+    assert set(bars) == {*curves, *ends}
+    for segment in bars.values():
+        assert segment[:, 1].tolist() == pytest.approx([0.3, 0.7])
+
+
+def test_thrown_away_drafts_are_of_one_rule_and_its_policies_look_as_elsewhere():
+    names = ("fixed γ", "entropy stop", "mine")
+    table = {f"{rule} {name}": (SOME, SOME) for rule in ("SP", "SP_entropy") for name in names}
+    (ax,) = plots.wasted(table).axes
+    colours = {bar.get_label(): bar.lines[0].get_color() for bar in ax.containers}
+    assert list(colours) == list(names) and len(set(colours.values())) == 3
+    assert colours["entropy stop"] == plots.style.METHODS["SP_entropy+dyn"].colour
+    assert ax.get_title().endswith("(SP)")
+
+
+def test_a_rescued_share_too_thin_to_see_stands_above_its_column():
+    table = pd.DataFrame({"where": ["0–1", "> 1"], "n": [9000, 40]})
+    table["rescued"] = [0.0012, 0.25]
+    table["accepted by both"] = [0.9, 0.5]
+    table["rejected"] = [0.0988, 0.25]
+    left, _ = plots.fates(table, table, 1.0).axes
+    assert [text.get_text() for text in left.texts] == ["0.12", "25"]
 
 
 def test_rivals_stand_in_rows_of_their_own_above_the_known_null():
     null = Interval(0.0, -0.01, 0.01, 10)
     (ax,) = plots.matched({"half": SOME, "lenience": SOME}, ("SP − SP", null)).axes
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["half", "lenience", "SP − SP"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == [
+        "half",
+        "lenience",
+        "SP − SP\n(one 95 % interval)",
+    ]
     points = [bars.lines[0] for bars in ax.containers]
     assert [line.get_xdata()[0] for line in points] == [0.5, 0.5, 0.0]
     assert points[1].get_color() == plots.CONTROLS["lenience"].colour

@@ -235,7 +235,8 @@ def train(name, folder, learnt, device, file):
     """
     new = {"step": 0, "seconds": 0.0, "dtype": training_dtype(device)}
     state = torch.load(file, map_location=device) if file.exists() else new
-    dtype = state["dtype"]  # a training that was stopped goes on as it began
+    # A training that was stopped goes on as it began; a state that does not say how did so in fp32.
+    dtype = state.get("dtype", torch.float32)
     peft_model = adapted(folder, device, dtype)
     model = peft_model.get_base_model()
     weights = adapters_of(peft_model)

@@ -36,7 +36,7 @@ def dearer(lines, claims, here, published):
     bottom.set(
         xlabel=(
             "c, one step of the draft ÷ one of the target (log scale)\n"
-            "one axis is enough: speed depends on c + s alone (s: verifying one more token)"
+            "(rows differ in s, what one more token to verify costs: speed depends on c + s alone)"
         ),
         xticks=TICKS,
         xlim=(lines.x.min(), lines.x.max()),

@@ -4,14 +4,14 @@ from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, PercentFormatter
 
 from helpers.plots.style import NATS, SPARE_COLOURS, Look, band, point
 
 FATES = {"accepted by both": "#0072B2", "rescued": "#E69F00", "rejected": "#444444"}
 QUANTILES = ("#56B4E9", "#0072B2", "#000000", *SPARE_COLOURS)
 HARM = "#D55E00"
-COUNTED = "#0072B2"
+COUNTED = FATES["rescued"]
 
 
 def _points(share, _):
@@ -23,21 +23,26 @@ def fates(by_entropy, by_slot, tau):
     """What became of drafted tokens, by draft entropy and by slot.
 
     Both tables: where (a name), n, and a share per fate in FATES. tau: the gate of by_slot, nats.
+    The share that is rescued, in per cent, stands above each column: it can be too thin to see.
     """
-    fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, width_ratios=(3, 2))
+    fig, axes = plt.subplots(1, 2, figsize=(12.5, 4.4), sharey=True, width_ratios=(3, 2))
     for ax, table, name in zip(axes, (by_entropy, by_slot), (NATS, "place in the drafted block")):
         bottom = np.zeros(len(table))
         for fate, colour in FATES.items():
             x = range(len(table))
             ax.bar(x, table[fate], bottom=bottom, color=colour, label=fate, width=0.85)
             bottom += table[fate].to_numpy()
+        for place, share in enumerate(table["rescued"]):
+            percent = f"{100 * share:.2g}" if share < 0.1 else f"{100 * share:.0f}"
+            ax.text(place, 1.01, percent, ha="center", va="bottom", fontsize=9)
         ax.set(xticks=range(len(table)), xlabel=f"{name} (n below)", ylim=(0, 1))
         ticks = [f"{where}\n{n:,}" for where, n in zip(table["where"], table.n)]
         ax.set_xticklabels(ticks, fontsize=9)
         ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         ax.grid(axis="x", visible=False)
-    axes[0].set(ylabel="share of tested tokens", title="√ rule everywhere")
-    axes[1].set(title=f"SP_entropy, τ = {tau:g}")
+    axes[0].set(ylabel="share of tested tokens")
+    axes[0].set_title("√ rule everywhere (above: % rescued)", pad=20)
+    axes[1].set_title(f"SP_entropy, τ = {tau:g}", pad=20)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return fig
 
@@ -73,7 +78,15 @@ def rescue_cost(centres, tv, rescued, overshoot):
         yscale="log",
         title="Overshoot: the most inflated token",
     )
-    right.legend(title="quantiles over positions")
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.yaxis.set_major_formatter("{x:g}")
+    right.yaxis.set_minor_formatter("")
+    right.legend(
+        title="quantiles over positions",
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.17),
+        ncols=len(overshoot),
+    )
     return fig
 
 

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
-from helpers.plots.style import band, method_looks, point
+from helpers.plots.style import FEW, band, method_looks, point
 
 CONTROLS = ("random", "periodic")
 
@@ -21,6 +21,10 @@ def selective_curve(curves, ends, marked, tau=0.15):
         points = sorted(points, key=lambda p: p[0])
         shares = [share for share, _ in points]
         intervals = [interval for _, interval in points]
+        if len(points) <= FEW:
+            for k, (share, interval) in enumerate(points):
+                point(ax, share, interval, None if k else name, looks[name])
+            continue
         dash = "--" if name in CONTROLS else "-"
         band(ax, shares, intervals, name, looks[name], linestyle=dash)
     for label, (share, interval) in ends.items():

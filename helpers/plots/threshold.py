@@ -6,24 +6,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from matplotlib.transforms import Bbox
 
 from helpers.plots.style import METHODS, SPARE, Look, assign, band, bar, method_looks
 
-# The families of rules that notebook 05 speaks of; all others are thin grey lines with a label.
+# The families of rules that notebook 05 speaks of. The first two are methods too; the others look
+# like no method, and like nothing in SPARE.
 CONTROLS = {
     "entropy gate, √": Look("#D55E00", "D"),
     "random gate, √": Look("#888888", "x"),
-    "high-entropy gate, √": Look("#56B4E9", "v"),
-    "max-prob gate, √": Look("#0072B2", "s"),
-    "lenience": Look("#E69F00", "o"),
-    "clip at a fixed level": Look("#CC79A7", "P"),
-    "optimum (one price)": Look("#000000", "*"),
+    "high-entropy gate, √": Look("#DC267F", "v"),
+    "max-prob gate, √": Look("#785EF0", "s"),
+    "lenience": Look("#8C6D31", "o"),
+    "clip at a fixed level": Look("#CC6677", "P"),
+    "optimum (one price)": Look("#004D40", "*"),
 }
 MARKED = ("entropy gate, √", "random gate, √", "lenience", "optimum (one price)")
-QUIET = "#b5b5b5"
-LINE = 0.045  # height of a label, of an axis
+QUIET = Look("#8a8a8a", ".")
 MARKER = 5  # half the width of a point, in points
 FURTHER = (7, 20, 36, 54, 76)  # from a point to its name, in points
 SIDES = ((1, 1), (1, -1), (0, 1), (0, -1), (-1, -1), (-1, 1))  # of a point: right, up
@@ -157,70 +157,65 @@ def _is_inside(box, frame):
 
 
 def control_curves(curves, saved):
-    """What a saved target call costs in KL over how many are saved, for each family of rules.
+    """What a saved target call costs in KL, over how many are saved and where families are matched.
 
     curves: family -> [(share of strict's calls saved, KL in nats per saved call)], above 0; saved:
-    the share at which families are matched. A family that is not MARKED is a thin grey line; its
-    name stands at the right.
+    the share at which families are matched. On the left are the MARKED families, on the right all
+    that can be read off between two of their points there, the cheapest at the top.
     """
-    fig, ax = plt.subplots(figsize=(8.8, 5.2))
-    for family, points in curves.items():
-        x = [share for share, _ in points]
-        y = [kl for _, kl in points]
-        if family in MARKED:
-            look = CONTROLS[family]
-            ax.plot(x, y, color=look.colour, marker=look.marker, markersize=6, label=family)
-        else:
-            ax.plot(x, y, color=QUIET, linewidth=1, marker=".", markersize=4, zorder=1)
-    ax.set(
+    fig, (left, right) = plt.subplots(1, 2, figsize=(12, 5.2), width_ratios=(4, 3))
+    for family in filter(curves.get, MARKED):
+        look = CONTROLS[family]
+        x, y = zip(*curves[family])
+        left.plot(x, y, color=look.colour, marker=look.marker, markersize=6, label=family)
+    left.set(
         xscale="log",
         yscale="log",
         xlabel="target calls saved, share of SP's",
         ylabel="KL(o‖p) per saved call, nats",
         title="What a saved target call costs (lower is better)",
     )
-    ax.xaxis.set_major_formatter(_per_cent)
+    left.xaxis.set_major_formatter(_per_cent)
     if saved > 0:
-        ax.axvline(saved, color="#888888", linestyle=":", linewidth=1.2, label="matched here")
-    if ax.get_legend_handles_labels()[1]:
-        fig.legend(loc="outside lower center", ncols=3, fontsize=9.5)
-    _name_at_the_right(ax, {name: p[-1] for name, p in curves.items() if name not in MARKED and p})
+        left.axvline(saved, color="#888888", linestyle=":", linewidth=1.2, label="matched here")
+    if left.get_legend_handles_labels()[1]:
+        left.legend(loc="best", fontsize=9.5)
+    costs = {family: _read_off(points, saved) for family, points in curves.items()}
+    in_order = sorted(filter(costs.get, costs), key=costs.get)
+    for place, family in enumerate(in_order):
+        look = CONTROLS.get(family, QUIET)
+        right.plot(
+            costs[family],
+            place,
+            color=look.colour,
+            marker=look.marker,
+            markersize=9 if look is QUIET else 7,
+            linestyle="none",
+        )
+    right.set(
+        xscale="log",
+        xlabel="KL(o‖p) per saved call, nats",
+        title=f"Where {100 * saved:.3g} % are saved",
+        ylim=(len(in_order) - 0.4, -0.6),
+    )
+    right.set_yticks(range(len(in_order)), in_order, fontsize=9)
+    for axis in (left.yaxis, right.xaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
     return fig
 
 
-def _name_at_the_right(ax, ends):
-    """Names of lines in a column beside the axes, each joined to its line's end.
+def _read_off(points, saved):
+    """The KL per saved call where a curve saves that share; None where it does not reach so far.
 
-    ends: name -> (x, y) in data.
+    On the straight line between the two points beside it, both axes in logarithms.
     """
-    to_axes = ax.transData + ax.transAxes.inverted()
-    height = {name: to_axes.transform(end)[1] for name, end in ends.items()}
-    places = []
-    for name in sorted(ends, key=height.get):
-        lowest = places[-1] + LINE if places else 0.0
-        places.append(max(height[name], lowest))
-    too_high = max(places, default=0.0) - 1
-    ceiling = 1.0
-    for i in reversed(range(len(places))):
-        places[i] = min(places[i], ceiling) if too_high > 0 else places[i]
-        ceiling = places[i] - LINE
-    for name, place in zip(sorted(ends, key=height.get), places):
-        ax.annotate(
-            name,
-            ends[name],
-            xytext=(1.04, place),
-            textcoords=ax.transAxes,
-            fontsize=9,
-            color="#555555",
-            va="center",
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": "#dddddd",
-                "linewidth": 0.7,
-                "relpos": (0, 0.5),
-            },
-        )
+    points = sorted(points)
+    if not points or saved <= 0 or not points[0][0] <= saved <= points[-1][0]:
+        return None
+    shares, costs = np.log(points).T
+    return float(np.exp(np.interp(np.log(saved), shares, costs)))
 
 
 def matched(table, null):
@@ -232,6 +227,7 @@ def matched(table, null):
     label, nothing = null
     looks = assign(table, CONTROLS, SPARE) | {label: Look("#bbbbbb", "|")}
     rows = table | {label: nothing}
+    names = [*table, f"{label}\n(one 95 % interval)"]
     fig, ax = plt.subplots(figsize=(7.8, 0.5 * len(rows) + 1.5))
     for i, (family, interval) in enumerate(rows.items()):
         look = looks[family]
@@ -241,9 +237,9 @@ def matched(table, null):
     ax.axvline(0, color="#444444", linewidth=1)
     ax.set(
         yticks=range(len(rows)),
-        yticklabels=list(rows),
+        yticklabels=names,
         xlabel="accuracy: entropy gate − rival, points (right: the gate is better)",
-        title="At equal savings",
+        title="At equal savings (intervals right together in 95 % of cases)",
     )
     ax.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.6g}")
     ax.invert_yaxis()
