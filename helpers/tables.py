@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from helpers import stats
+from helpers import rules, stats
 
 GATE = "entropy gate, √"  # the family of rules whose place notebook 05 tests
 RANDOM = "random gate, √"
@@ -39,9 +39,12 @@ def existing(numbers):
 def rescued_share(answers, method):
     """Share of a method's answers that hold a rescue: no more of them can differ from SP's.
 
-    Returns Interval; without a number where the engine counts no rescues (vLLM).
+    Returns Interval: exactly 0 for the strict rule, which cannot rescue; without a number where the
+    engine counts no rescues (vLLM).
     """
     part = answers[answers.method == method]
+    if (part.rule == repr(rules.STRICT)).all():
+        return stats.Interval(0.0, 0.0, 0.0, part.problem_id.nunique())
     if part.rescued.isna().any():
         return stats.nothing("an uncounted share")
     return stats.mean(part.assign(rescue=(part.rescued > 0).astype(float)), "rescue", method)

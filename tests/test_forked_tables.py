@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import plots, stats, tables
+from helpers import plots, rules, stats, tables
 from helpers.plots import style
 
 
@@ -99,3 +99,18 @@ def test_the_figure_says_that_no_fork_is_graded():
     left, right = figure.axes
     assert [text.get_text() for text in left.texts] == ["no graded forks"]
     assert right.get_ylabel() == "accuracy lost, points"
+
+
+def test_the_strict_rule_has_no_rescue_and_that_is_no_estimate():
+    methods = {"SP": rules.STRICT, "SP_entropy": rules.SP_entropy(1.0)}
+    rows = [
+        {"method": name, "rule": repr(rule), "problem_id": i, "seed": 0, "rescued": 0.0}
+        for name, rule in methods.items()
+        for i in range(100)
+    ]
+    answers = pd.DataFrame(rows)
+    strict, relaxed = (tables.rescued_share(answers, name) for name in methods)
+    assert (strict.low, strict.estimate, strict.high) == (0.0, 0.0, 0.0) and strict.n == 100
+    assert relaxed.estimate == relaxed.low == 0 < relaxed.high
+    uncounted = tables.rescued_share(answers.assign(rescued=float("nan")), "SP_entropy")
+    assert uncounted.missing

@@ -84,6 +84,8 @@ def test_a_load_that_comes_and_goes_moves_no_price_and_is_noticed():
         paces.prices(ledger.medians(quiet)), rel=0.03, abs=1e-4
     )
     assert ledger.busyness(quiet) < 1.1 < 2 < ledger.busyness(loaded)
+    single = (quiet.model == "target") & (quiet.width == 1) & (quiet.turn % 5 < 3)
+    assert ledger.busyness(quiet.assign(seconds=quiet.seconds * (1 + 2 * single))) > 2
 
 
 # ---- paces -------------------------------------------------------------------------------------
