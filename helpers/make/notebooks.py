@@ -39,6 +39,7 @@ from helpers.models import presets
 FOLDER = common.ROOT / "notebooks"
 DEFAULT_PAIR = "pocket"
 CELL_TIMEOUT_S = 4 * 3600
+KERNEL_TIMEOUT_S = 300  # for a kernel to start: on a busy machine a minute is too short
 TUNING_SHARE = 5  # of a file of prompts one part in so many is for tuning, unless -p says otherwise
 COUNTS = ("n_problems", "n_timed", "n_read")  # parameters that say how many prompts are needed
 LONGEST_NAME = 60  # characters of a run's name that is made from its parameters
@@ -294,6 +295,7 @@ def execute(file, notebook, parameters, target):
                 str(temporary),
                 parameters,
                 kernel_name="python3",
+                start_timeout=KERNEL_TIMEOUT_S,
                 cwd=str(common.ROOT),
                 execution_timeout=CELL_TIMEOUT_S,
                 extra_arguments=["--log-level=40"],
