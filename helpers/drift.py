@@ -44,8 +44,7 @@ def in_words(name, runs, now, digits=2):
     if inside == len(earlier):
         judged = f"inside {interval}"
     else:
-        judged = f"{inside} of {len(earlier)} inside {interval}, which is over its problems alone"
-        judged += " and its steps"
+        judged = f"{inside} of {len(earlier)} inside {interval}, which knows its own run alone"
     return f"{name} in earlier runs on record: {found}; {judged}."
 
 
