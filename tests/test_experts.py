@@ -136,3 +136,14 @@ def test_experts_of_a_pair_without_a_recipe_are_refused(capsys):
     with pytest.raises(SystemExit):
         experts.main(["--pair", "pocket"])
     assert "qwen2.5-coder; the pair was pocket" in capsys.readouterr().err
+
+
+def test_missing_questions_are_named_before_a_model_is_loaded(tmp_path, monkeypatch):
+    def no_data(name):
+        raise FileNotFoundError(f"no data for {name}")
+
+    monkeypatch.setattr(common, "MODELS", tmp_path)
+    monkeypatch.setattr(tasks, "load", no_data)
+    monkeypatch.setattr(models, "load_pair", lambda *a, **k: pytest.fail("a pair was loaded"))
+    with pytest.raises(FileNotFoundError, match="no data for mbpp"):
+        experts.make("code", "qwen2.5-coder", presets.preset_of("qwen2.5-coder"))

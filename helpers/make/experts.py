@@ -124,20 +124,16 @@ def questions(domain):
     return found
 
 
-def documents(pair, domain):
+def documents(pair, problems, seeds):
     """What an expert learns: [(prompt ids, answer ids with their end)], right answers only.
+
+    problems: those of `questions`; seeds: answers to each.
 
     They are drawn at temperature 1: from the target's own distribution, so that the expert learns
     how sure the target is and not to be surer. Exemplars before a question are left out: they are
     the same everywhere, and would be three quarters of the work.
     """
-    problems = questions(domain)
-    rows = experiments.run(
-        pair,
-        [Autoregressive("target")],
-        problems,
-        range(domain.seeds),
-    )
+    rows = experiments.run(pair, [Autoregressive("target")], problems, range(seeds))
     asked = {problem.id: pair.encode(problem.messages[-1:]) for problem in problems}
     right = rows[(rows.score == 1) & (rows.finish == "eos")]
     print(f"{len(right)} of {len(rows)} answers of the target are right", flush=True)
@@ -395,8 +391,9 @@ def make(name, pair_name, preset):
     if folder.is_dir():
         print(f"{name} is trained; remove {folder} to train it again", flush=True)
         return
+    problems = questions(DOMAINS[name])  # first: a file that is not there is named at once
     pair = models.load_pair(pair_name, speed="int8")
-    learnt = documents(pair, DOMAINS[name])
+    learnt = documents(pair, problems, DOMAINS[name].seeds)
     device = pair.device
     tokenizer = pair.tokenizer
     del pair  # the training needs its memory
