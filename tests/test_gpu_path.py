@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from helpers import common, decoding, experiments, models, rules, tasks
 from helpers.decoding.speculative import where_to_ask
-from helpers.make import gpu
+from helpers.make import gpu, gpu_page
 from helpers.methods import (
     Autoregressive,
     Confidence,
@@ -480,7 +480,7 @@ def test_without_a_gpu_it_says_so(monkeypatch):
 def test_a_rehearsal_takes_the_whole_path(capsys):
     gpu.main(["--rehearse"])
     page = capsys.readouterr().out
-    assert gpu.REHEARSED in page
+    assert gpu_page.REHEARSED in page
     assert "In fp32 every greedy answer of every decoder is that of transformers' generate" in page
     for part in ("## Right", "## pocket", "## qwen2.5-0.5b-7b", "**Timing only**"):
         assert part in page
@@ -573,4 +573,4 @@ def test_agreement_counts_up_to_the_first_difference():
 
 def test_the_page_in_the_repository_is_not_behind_its_results():
     file = common.ROOT / "data/results/gpu/README.md"
-    assert file.read_text(encoding="utf-8") == gpu.page()
+    assert file.read_text(encoding="utf-8") == gpu_page.page()

@@ -1,7 +1,8 @@
 """Fill in the generated places of the pages (make readme, and the end of make all).
 
 A place stands between <!-- name --> and <!-- /name -->. What is written into it comes from
-data/results (helpers/make/summary.py), or from the first lines of the files in helpers/.
+data/results (helpers/make/summary.py), or from the first lines of the files in helpers/. The page
+of `make gpu` is written anew as a whole (helpers/make/gpu_page.py).
 """
 
 import re
@@ -9,7 +10,7 @@ import re
 import pandas as pd
 
 from helpers import common, store
-from helpers.make import people, stops, summary, trainings
+from helpers.make import gpu_page, people, stops, summary, trainings
 
 # The parts of helpers/, in the order in which the argument runs.
 PARTS = {
@@ -103,6 +104,7 @@ def main():
         return
     for page in PAGES:
         store.write_text(common.ROOT / page, filled(page))
+    gpu_page.write()
 
 
 if __name__ == "__main__":
