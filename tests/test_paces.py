@@ -1,5 +1,7 @@
 """Speeds predicted by name, checked by timed answers, and other machines: where claims hold."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -68,6 +70,33 @@ def test_every_turn_has_every_step_once_and_in_another_order(pocket, monkeypatch
     assert list(table.turn.unique()) == list(range(6))
     assert (table.seconds > 0).all()
     assert table.groupby("turn").size().eq(len(paces.CELLS)).all()
+
+
+@pytest.mark.parametrize(
+    ("small", "a_turn_s", "given", "expected"),
+    [
+        (True, 0.5, None, 30),  # all of them
+        (True, 2.0, None, 10),  # begun within 20 s, as is the turn that warms up
+        (False, 25.0, None, 24),  # 10 minutes
+        (False, 25.0, 5, 5),  # never fewer
+        (False, 400.0, None, 5),
+    ],
+)
+def test_steps_of_a_large_pair_are_timed_for_minutes(monkeypatch, small, a_turn_s, given, expected):
+    """On a clock that moves by `a_turn_s` with every turn, and at no other time."""
+
+    clock = SimpleNamespace(now=0.0)
+
+    def one_turn(pair, widths, prompt, sampling, key):
+        clock.now += a_turn_s
+        return [{"turn": key[1] - 1, "model": "target", "width": 1, "seconds": 1.0}]
+
+    monkeypatch.setattr(paces, "_one_turn", one_turn)
+    monkeypatch.setattr(paces, "replace", lambda pair, eos: pair)
+    monkeypatch.setattr(paces.time, "perf_counter", lambda: clock.now)
+    pair = SimpleNamespace(small=small, target=SimpleNamespace(vocab_size=10))
+    table = ledger.forward_repeats(pair, at_most_s=given)
+    assert table.turn.nunique() == expected
 
 
 def test_the_place_of_a_machine_is_what_it_was_made_of():

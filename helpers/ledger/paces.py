@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from helpers import rules, stats, taking_turns
+from helpers import common, rules, stats, taking_turns
 from helpers.decoding import decode
 from helpers.ledger.programme import counts
 from helpers.ledger.speeds import alone, calls_saved_share, time_of
@@ -21,6 +21,8 @@ WIDTHS = np.arange(1, LONGEST + 2)  # of the target's forwards
 CELLS = [("target", int(width)) for width in WIDTHS] + [("draft", 1), ("draft", 2)]
 DRAWS = 4000  # of a bootstrap
 FEWEST_TURNS = 5
+AT_MOST_S = 20.0  # of timing steps of a small pair: 30 turns
+AT_MOST_S_OF_LARGE = 600.0  # of another, of which a turn takes about 20 s on two cores
 ROUNDS = 6  # of one kind in a turn
 ROUNDS_OF_LARGE = 2
 
@@ -28,23 +30,28 @@ ROUNDS_OF_LARGE = 2
 # ---- forward times -----------------------------------------------------------------------------
 
 
-def forward_repeats(pair, context=128, *, sampling=Sampling(), turns=30, at_most_s=20.0, seed=0):
+def forward_repeats(pair, context=128, *, sampling=Sampling(), turns=30, at_most_s=None, seed=0):
     """Seconds of single steps of the decoders, every repeat of them.
 
     A step of the target of `width` tokens is a round that verifies them, with all that the host
     does in it; one of the draft is a drafted token: forward, draw and entropy. They are timed in
     the decoders themselves, because on a small pair a forward is only half of a step. A turn has
     the target alone and blocks of 1 to 16 drafted tokens, in a random order: a machine's speed
-    drifts, and what ran just before matters. Fewer turns (but five) where they take too long.
+    drifts, and what ran just before matters. Fewer turns (but five) where they take longer than
+    `at_most_s`; where none is given, 20 s for a small pair and 10 minutes for any other. (With five
+    turns, ratios of speeds are known to about a tenth, whatever the number of problems.)
     Returns a DataFrame: turn, model, width, seconds.
     """
+    if at_most_s is None:
+        at_most_s = AT_MOST_S if pair.small else AT_MOST_S_OF_LARGE
     draw = np.random.default_rng(seed)
     prompt = draw.integers(pair.target.vocab_size, size=context).tolist()
     endless = replace(pair, eos=())  # these answers mean nothing, and must not end
     rows = []
     with taking_turns.alone():
         begin = time.perf_counter()
-        for turn in range(-1, turns):  # the first one warms up
+        # The first turn warms up.
+        for turn in common.track(range(-1, turns), "times of steps"):
             if turn >= FEWEST_TURNS and time.perf_counter() - begin > at_most_s:
                 break
             widths = draw.permutation(WIDTHS).tolist()

@@ -102,7 +102,8 @@ def measured_machine(pair, book, sampling):
     book: of the half on which policies are chosen; steps are timed at its middle context.
     """
     context = min(ledger.middle_context(book), pair.context - 2 * advice.LONGEST)
-    forward = ledger.medians(ledger.forward_repeats(pair, max(1, context), sampling=sampling))
+    repeats = ledger.forward_repeats(pair, max(1, context), sampling=sampling, at_most_s=20)
+    forward = ledger.medians(repeats)
     is_target = forward.model == "target"
     # More tokens take no less time: where the clock says so, it is its own noise.
     forward.loc[is_target, "seconds"] = isotonic_regression(forward.seconds[is_target]).x
