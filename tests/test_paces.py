@@ -84,7 +84,6 @@ def test_every_turn_has_every_step_once_and_in_another_order(pocket, monkeypatch
 )
 def test_steps_of_a_large_pair_are_timed_for_minutes(monkeypatch, small, a_turn_s, given, expected):
     """On a clock that moves by `a_turn_s` with every turn, and at no other time."""
-
     clock = SimpleNamespace(now=0.0)
 
     def one_turn(pair, widths, prompt, sampling, key):

@@ -22,7 +22,7 @@ CELLS = [("target", int(width)) for width in WIDTHS] + [("draft", 1), ("draft", 
 DRAWS = 4000  # of a bootstrap
 FEWEST_TURNS = 5
 AT_MOST_S = 20.0  # of timing steps of a small pair: 30 turns
-AT_MOST_S_OF_LARGE = 600.0  # of another, of which a turn takes about 20 s on two cores
+AT_MOST_S_OF_LARGE = 600.0  # of any other, of which a single turn can take that long
 ROUNDS = 6  # of one kind in a turn
 ROUNDS_OF_LARGE = 2
 
