@@ -13,7 +13,7 @@ from conftest import ROOT, table, table_pair
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from helpers import decoding, rules, tasks
-from helpers.decoding import dispatch
+from helpers.decoding import dispatch, speculative
 from helpers.decoding.one_by_one import is_cheaper
 from helpers.methods import (
     Autoregressive,
@@ -452,6 +452,31 @@ def test_one_by_one_is_the_decoder_of_blocks(packed, prompts, rule, gamma, ends,
     assert gamma == 1 or any(answer.accepted < answer.drafted for answer in runs[0])
     if rule is not rules.STRICT:
         assert sum(answer.rescued for answer in runs[0]) > 0
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [rules.SP_entropy(1.5), rules.Clip(0.5), rules.Spike(2.0), rules.Cascade(-0.3)],
+    ids=["sqrt", "clip", "history", "laws"],
+)
+@pytest.mark.parametrize("sampling", [Sampling(1.5), Sampling(1.5, top_k=20, top_p=0.9)])
+def test_blocks_in_parts_are_blocks_as_a_whole(pocket, prompts, rule, sampling, monkeypatch):
+    """Computed slot by slot, as large vocabularies are: the same tokens, counts and traces."""
+    method = Speculative(rule, EntropyStop(6, 0.5), "SP")
+    keys = [(6, i) for i in range(len(prompts))]
+    runs = []
+    for at_once in (speculative.AT_ONCE, 1):
+        monkeypatch.setattr(speculative, "AT_ONCE", at_once)
+        runs.append(
+            decoding.decode(
+                pocket, method, prompts, keys, sampling=sampling, max_new_tokens=40, trace=True
+            )
+        )
+    for whole, parts in zip(*runs):
+        assert parts.tokens == whole.tokens
+        assert (parts.target_calls, parts.drafted) == (whole.target_calls, whole.drafted)
+        pd.testing.assert_frame_equal(parts.trace, whole.trace, rtol=1e-4, atol=1e-6)
+    assert any(answer.accepted < answer.drafted for answer in runs[0])
 
 
 SHARING = {

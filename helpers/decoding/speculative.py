@@ -14,6 +14,8 @@ from helpers import rules, stopping
 from helpers.decoding.batch import Round
 from helpers.decoding.sampling import ACCEPT, DRAFT, GATE, REPLACE, accepts, sample
 
+AT_ONCE = 2**25  # numbers that a computation over whole distributions takes at once: 128 MB
+
 
 @dataclass
 class Block:
@@ -164,7 +166,8 @@ def verify(rule, block, scores, batch, sampling):
     after is lacking, no next_token follows a block that was accepted whole. Returns accepted
     (rows,), next_token (rows,), and the columns of a trace, {} where none is kept.
     """
-    return apply_rule(rule, block, scores, sampling.warp(scores), batch)
+    p = torch.cat([sampling.warp(scores[here]) for here in _parts(scores)], 1)
+    return apply_rule(rule, block, scores, p, batch)
 
 
 def apply_rule(rule, block, scores, p, batch):
@@ -221,10 +224,9 @@ def see(rule, block, scores, p, u_gate, batch, inside):
     """
     signals = rules.Signals(block.H, None, block.max_q, u_gate)
     looks_at = partial(rules.looks_at, rule)
-    raw_p = None
     if batch.tracing or looks_at("target") or looks_at("laws"):
-        raw_p = scores.softmax(-1)
-        signals = replace(signals, H_p=rules.entropy(raw_p))
+        H_p = [rules.entropy(scores[here].softmax(-1)) for here in _parts(scores)]
+        signals = replace(signals, H_p=torch.cat(H_p, 1))
     if rules.is_gated(rule):
         tail, _ = batch.tail(1)
         first = torch.tensor(batch.generated(), device=tail.device)[:, None]
@@ -238,7 +240,7 @@ def see(rule, block, scores, p, u_gate, batch, inside):
         signals = replace(signals, H_recent=remember(block, signals.position, batch, inside))
     if looks_at("laws"):
         best = scores.topk(2, -1).values
-        laws = rules.Laws(p, block.q, raw_p, block.raw_q, block.tokens, best)
+        laws = rules.Laws(p, block.q, scores.softmax(-1), block.raw_q, block.tokens, best)
         signals = replace(signals, laws=laws)
     return signals
 
@@ -280,11 +282,29 @@ def _uniforms_of_block(batch, g):
     return batch.u.gather(1, positions[..., None].expand(-1, -1, batch.u.shape[-1]))
 
 
+def _parts(laws):
+    """Indices (all rows, some slots) that cut laws (rows, g, V) into pieces of bounded size.
+
+    Many rows with long blocks hold gigabytes, and every step of a computation would copy them.
+    """
+    rows, g, size = laws.shape
+    slots = max(1, AT_ONCE // (rows * size))
+    return [(slice(None), slice(first, first + slots)) for first in range(0, g, slots)]
+
+
 def _distances(rule, p, block, signals):
     """How far the rule's output law o strays from p at each slot, and the draft's q from p."""
-    q = block.q
+    found = [
+        _distances_at(rule, p[here], block.q[here], block.tokens[here], signals.at(*here))
+        for here in _parts(p)
+    ]
+    return {name: torch.cat([part[name] for part in found], 1) for name in found[0]}
+
+
+def _distances_at(rule, p, q, tokens, signals):
+    """`_distances` of some slots: p and q (rows, slots, V), tokens and signals (rows, slots)."""
     if rules.needs_support_alone(rule):
-        p, q, signals, _ = rules.on_support(p, q, signals, block.tokens)
+        p, q, signals, _ = rules.on_support(p, q, signals, tokens)
     o, _ = rules.output_distribution(rule, p, q, signals)
     return {
         "tv": rules.tv(o, p),
