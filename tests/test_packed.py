@@ -172,6 +172,41 @@ def test_a_packed_row_has_the_same_bits_in_any_company(precision, inputs, output
         assert torch.equal(packed(x[n:]), want[n:])
 
 
+needs_amx = pytest.mark.skipif(
+    not torch.cpu._is_amx_tile_supported(), reason="this processor has no matrix unit (AMX)"
+)
+
+
+@needs_amx
+@pytest.mark.parametrize("inputs, outputs", [(896, 1152), (4864, 896), (1536, 321), (128, 64)])
+def test_the_matrix_unit_gives_the_bits_of_the_other_kernels(inputs, outputs):
+    torch.manual_seed(0)
+    weight, bias = torch.randn(outputs, inputs), torch.randn(outputs)
+    with_unit, without = (linears.Int8(weight, bias, amx) for amx in (True, False))
+    assert with_unit.many and not without.many
+    x = torch.randn(2, 130, inputs) * torch.logspace(-3, 3, 130)[:, None]
+    x[0, 0] = torch.arange(inputs) % 255 / 254 - 0.5  # many values half way between two steps
+    x[0, 1] = 0
+    times = torch.rand(2, 130, 1)
+    for n in (1, 3, 4, 9, 130):
+        assert torch.equal(with_unit(x[:, :n]), without(x[:, :n]))
+        assert torch.equal(with_unit(x[:, :n], times[:, :n]), without(x[:, :n], times[:, :n]))
+
+
+@needs_amx
+def test_a_matrix_unit_with_other_bits_is_left_alone(monkeypatch):
+    assert linears.has_amx.__wrapped__()
+    right = linears.Int8._of_many
+    monkeypatch.setattr(linears.Int8, "_of_many", lambda *given: right(*given) * (1 + 1e-6))
+    assert not linears.has_amx.__wrapped__()
+
+
+def test_without_a_matrix_unit_weights_are_packed_once(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert not linears.has_amx.__wrapped__()
+    assert linears.Int8(torch.eye(64), amx=False).many is None
+
+
 def test_a_rotation_is_orthogonal_and_has_the_same_bits_in_any_company():
     for n in (896, 1536, 4864, 8960, 128, 96):
         x = torch.randn(20, n)

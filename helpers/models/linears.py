@@ -26,6 +26,9 @@ ORDER = (INT8, FP16, FP32_PACKED, FP32)  # what is tried on a CPU, from a wish o
 # bits would depend on how many rows go with it.
 FEWEST_ROWS = 8
 LARGEST_BLOCK = 128
+# From so many rows on, a processor's matrix unit (AMX) is faster; with fewer, reading the weights
+# takes the time.
+ROWS_FOR_AMX = 8
 
 
 def rotation_block(n, fewest=FEWEST_ROWS):
@@ -64,17 +67,24 @@ class Int8:
     column stands out (QuaRot, arXiv 2404.00456).
     """
 
-    def __init__(self, weight, bias=None):
-        """weight (outputs, inputs) and bias (outputs,), fp32; the weight is already rotated."""
+    def __init__(self, weight, bias=None, amx=None):
+        """weight (outputs, inputs) and bias (outputs,), fp32; the weight is already rotated.
+
+        amx: whether many rows go to the processor's matrix unit; None is where it has one.
+        """
         scale = weight.abs().amax(1).clamp(min=1e-12) / 127
         zero = torch.zeros(len(scale), dtype=torch.int64)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # deprecated; there is no other int8 yet
+            warnings.simplefilter("ignore", UserWarning)  # deprecated; few rows need it still
             rounded = torch.quantize_per_channel(weight, scale.double(), zero, 0, torch.qint8)
         self.packed = torch.ops.quantized.linear_prepack(rounded, None)
         self.bias = bias
         # Without VNNI pairs of products are added in 16 bits, where 8 bits times 8 bits overflow.
         self.largest = 127 if torch.cpu._is_vnni_supported() else 63
+        self.many = None
+        if has_amx() if amx is None else amx:
+            packed = torch.ops.onednn.qlinear_prepack(rounded.int_repr(), None)
+            self.many = (packed, scale, zero)
 
     def __call__(self, x, times=None):
         """x (…, inputs) fp32 -> (…, outputs), of x · times where a factor per row (…, 1) is given.
@@ -83,12 +93,40 @@ class Int8:
         """
         # x_i = size · u_i with |u_i| <= 1;  y = size · (round(127 u) · round(W / s)) · s / 127 + b
         size = x.abs().amax(-1, keepdim=True).clamp_(min=1e-30)
-        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            x / size, 1 / self.largest, self.largest + 1, self.packed
-        )
+        rows = x.numel() // x.shape[-1]
+        product = self._of_many if self.many and rows >= ROWS_FOR_AMX else self._of_few
+        y = product(x / size, 1 / self.largest, self.largest + 1)
         if times is not None:
             size.mul_(times)
         return y.mul_(size) if self.bias is None else torch.addcmul(self.bias, y, size)
+
+    def _of_few(self, u, step, zero):
+        """u W^T with u in whole steps, of which `zero` stands for 0."""
+        return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            u, step, zero, self.packed
+        )
+
+    def _of_many(self, u, step, zero):
+        """The same to the bit, in oneDNN's kernels for the matrix unit."""
+        whole = torch.quantize_per_tensor(u, step, zero, torch.quint8).int_repr()
+        return torch.ops.onednn.qlinear_pointwise(
+            whole, step, zero, *self.many, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+
+
+@cache
+def has_amx():
+    """Whether int8 layers gain from a matrix unit here, with the bits that they have without it.
+
+    Both kernels add integers; the bits are compared because what multiplies the sums by their
+    scales is oneDNN's, and ONEDNN_MAX_CPU_ISA may have switched the unit off.
+    """
+    if not torch.cpu._is_amx_tile_supported():
+        return False
+    draw = torch.Generator().manual_seed(0)
+    weight, x = torch.randn(2, 64, 256, generator=draw)
+    with_unit, without = (Int8(weight, amx=amx) for amx in (True, False))
+    return torch.equal(with_unit(x), without(x))
 
 
 def fp16(weight, bias=None):
