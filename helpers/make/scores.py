@@ -12,7 +12,7 @@ from helpers import experiments, models, stats, store, tasks
 from helpers.methods import Autoregressive, Sampling
 
 REPORT = "Qwen2.5-Coder technical report, arXiv 2409.12186"
-PROBLEMS = {"gsm8k": 200, "humaneval": 100}  # problems asked of each task
+PROBLEMS = {"gsm8k": 200, "humaneval": None}  # problems asked of each task; None: all there are
 ROLES = {"AS_small": "draft", "AS_large": "target"}
 # Per cent of right answers by the makers: bf16 weights, greedy. A task is left out where no number
 # of these tuned models was found.
@@ -31,7 +31,7 @@ PUBLISHED = {
 def measure(pair, task, n):
     """Shares of right answers at temperature 0: {label: stats.Interval}.
 
-    pair: Pair; task: a name from tasks.NAMES; n: problems.
+    pair: Pair; task: a name from tasks.NAMES; n: problems, or None for all that there are.
     """
     problems = tasks.load(task, n)
     methods = [Autoregressive(role, label=label) for label, role in ROLES.items()]
