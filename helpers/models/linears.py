@@ -70,7 +70,8 @@ class Int8:
     def __init__(self, weight, bias=None, amx=None):
         """weight (outputs, inputs) and bias (outputs,), fp32; the weight is already rotated.
 
-        amx: whether many rows go to the processor's matrix unit; None is where it has one.
+        amx: whether many rows go to the processor's matrix unit, which reads a copy of its own;
+        None is where it has one.
         """
         scale = weight.abs().amax(1).clamp(min=1e-12) / 127
         zero = torch.zeros(len(scale), dtype=torch.int64)
