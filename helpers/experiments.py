@@ -32,6 +32,7 @@ from helpers.tasks import judge, sandbox
 WARM_UP_TOKENS = 8
 TIMES = ("prefill_s", "seconds", "draft_s", "verify_s", "host_s")  # of a row
 ROWS = 64  # decoded at once
+WAITING = 2  # batches more of rows, which follow where answers of a large pair end
 MOST_TOGETHER = 4  # methods that share rows; each may need rows of its own in the end
 ROWS_OF_LARGE_GPU = 96  # several notebooks fit beside each other
 LARGE_GPU = 40 << 30  # bytes
@@ -67,18 +68,19 @@ def run(
     """
     jobs = [(seed, problem) for seed in seeds for problem in problems]
     asked = [_kept(pair, method, jobs, sampling, trace, max_new_tokens) for method in methods]
-    batches = [
-        (group, batch)
-        for group in _groups(pair, list(zip(methods, asked)), batch_size)
-        for batch in _batches(group[0][1].missing(), batch_size or rows_at_once(pair, len(group)))
-    ]
+    batches = []
+    for group in _groups(pair, list(zip(methods, asked)), batch_size):
+        rows = batch_size or rows_at_once(pair, len(group))
+        # A small pair on a CPU has threads to share the batches.
+        size = rows if pair.small else rows * (1 + WAITING)
+        batches += [(group, batch, rows) for batch in _batches(group[0][1].missing(), size)]
     batches.sort(key=lambda work: jobs.index(work[1][0]))
 
     def decoded(own_pair, work):
-        group, batch = work
+        group, batch, rows = work
         limit = max_new_tokens or batch[0][1].max_new_tokens
         sharing = [method for method, _ in group]
-        found = _decode_batch(own_pair, sharing, batch, sampling, limit, trace)
+        found = _decode_batch(own_pair, sharing, batch, rows, sampling, limit, trace)
         for (_, answers), (rows, traces) in zip(group, found):
             answers.keep(batch, rows, traces)
 
@@ -205,10 +207,10 @@ def side_by_side(pair, act, items):
             yield pending.popleft().result()
 
 
-def _decode_batch(pair, methods, jobs, sampling, limit, trace):
+def _decode_batch(pair, methods, jobs, at_once, sampling, limit, trace):
     """Rows of one batch and their traces (None where none is asked for), by method.
 
-    Both are in the jobs' order.
+    Both are in the jobs' order; `at_once` of them are decoded at once.
     """
     # Prompts of like length are decoded beside each other.
     order = sorted(range(len(jobs)), key=lambda n: len(str(jobs[n][1].messages)))
@@ -221,6 +223,7 @@ def _decode_batch(pair, methods, jobs, sampling, limit, trace):
         "max_new_tokens": limit,
         "stop": jobs[0][1].stop,
         "trace": trace,
+        "rows": at_once,
     }
     if len(methods) == 1:
         found = [decode(pair, *methods, *asked, **settings)]

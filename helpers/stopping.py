@@ -150,9 +150,8 @@ def begin(policy, batch):
     """The arm that each row of a bandit draws in this round; None for other policies."""
     if not isinstance(policy, Bandit):
         return None
-    if "bandit" not in batch.kept:
-        batch.kept["bandit"] = policy.start(len(batch.live), batch.tokens.device)
-    return policy.choose(batch.kept["bandit"])
+    device = batch.tokens.device
+    return policy.choose(batch.remember("bandit", lambda rows: policy.start(rows, device)))
 
 
 def end(policy, batch, arm, accepted, drafted):

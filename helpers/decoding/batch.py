@@ -10,6 +10,7 @@ import torch
 from helpers.decoding.sampling import uniforms
 
 STOP_WINDOW = 24  # a stop text is looked for in so many last tokens
+SHARE_FREE = 1 / 8  # of the rows, before answers that wait begin: reading a few prompts is slow
 
 
 @dataclass
@@ -56,39 +57,78 @@ class Round:
 class Batch:
     """The growing sequences of one batch, with their uniforms; finished rows leave it.
 
-    `answers` are all Generations, first in the order of the prompts, `live` those of the rows that
-    are still in the batch, and `ids` the places of these in `answers`. A row that parts (`part`)
-    adds an answer; `prompt_of` says which prompt each of `answers` answers.
+    At most `rows` prompts are answered at once; those that are `waiting` follow where rows have
+    become free. `answers` are all Generations, first in the order of the prompts, `live` those of
+    the rows that are in the batch, and `ids` the places of these in `answers`. A row that parts
+    (`part`) adds an answer; `prompt_of` says which prompt each of `answers` answers.
     """
 
-    def __init__(self, pair, prompts, keys, max_new_tokens, stop, trace, per_round):
+    def __init__(self, pair, prompts, keys, max_new_tokens, stop, trace, per_round, rows):
         self.pair = pair
         self.stop = stop
         self.max_new = max_new_tokens
         self.tracing = trace
-        self.prompt = [len(p) for p in prompts]
-        self.length = list(self.prompt)  # tokens in the sequence, a plain int per row
+        self.prompts = prompts
+        self.keys = keys
+        self.rows = rows
         # A row near its end may sit beside rows that draft on: it needs room for a round more.
-        room = max(self.prompt) + max_new_tokens + per_round
-        self.tokens = torch.zeros(len(prompts), room, dtype=torch.long, device=pair.device)
-        for row, prompt in enumerate(prompts):
-            self.tokens[row, : len(prompt)] = torch.tensor(prompt, device=pair.device)
-        self.u = uniforms(keys, max_new_tokens + 1).to(pair.device)
+        self.room = max(map(len, prompts)) + max_new_tokens + per_round
         self.answers = [Generation([], trace=[] if trace else None) for _ in prompts]
-        self.live = list(self.answers)
-        self.ids = list(range(len(prompts)))
-        self.prompt_of = list(self.ids)
+        self.prompt_of = list(range(len(prompts)))
+        self.ids = self.prompt_of[:rows]
+        self.waiting = self.prompt_of[rows:]
+        self.live = [self.answers[number] for number in self.ids]
+        self.prompt = [len(prompts[number]) for number in self.ids]
+        self.length = list(self.prompt)  # tokens in the sequence, a plain int per row
+        self.tokens, self.u = self._first_state(self.ids)
         self.kept = {}  # what a decoder remembers, by name: tensors with a row per live answer
+        self.unwritten = {}  # what it remembers of new answers, by name: number of rows -> tensor
         self.models = ()
         self.finished = []
         self.clock = Clock(pair.device, phases=len(prompts) == 1)
+
+    def _first_state(self, numbers):
+        """Token memory and uniforms of these prompts: (rows, room), (rows, positions, purposes)."""
+        tokens = torch.zeros(len(numbers), self.room, dtype=torch.long, device=self.pair.device)
+        for row, number in enumerate(numbers):
+            prompt = torch.tensor(self.prompts[number], device=self.pair.device)
+            tokens[row, : len(prompt)] = prompt
+        keys = [self.keys[number] for number in numbers]
+        return tokens, uniforms(keys, self.max_new + 1).to(self.pair.device)
+
+    def remember(self, name, of_new):
+        """A decoder's tensor in `kept`; of_new(rows) is what it holds for rows that begin."""
+        if name not in self.kept:
+            self.unwritten[name] = of_new
+            self.kept[name] = of_new(len(self.live))
+        return self.kept[name]
 
     def read_prompts(self, *models):
         """Cache all of every prompt but its last token in these models."""
         self.models = models
         for lm in models:
-            lm.prefill(self.tokens, self.prompt, self.tokens.shape[1])
+            lm.prefill(self.tokens, self.prompt, self.room)
         self.clock.prompts_are_read()
+
+    def admit(self):
+        """Begin answers that wait, where enough rows are free to read their prompts together."""
+        free = self.rows - len(self.live)
+        if not self.waiting or (self.live and free < self.rows * SHARE_FREE):
+            return
+        numbers = self.waiting[:free]
+        self.waiting = self.waiting[free:]
+        tokens, u = self._first_state(numbers)
+        lengths = [len(self.prompts[number]) for number in numbers]
+        for lm in self.models:
+            lm.add_rows(tokens, lengths)
+        self.live += [self.answers[number] for number in numbers]
+        self.ids += numbers
+        self.prompt += lengths
+        self.length += lengths
+        self.tokens = torch.cat([self.tokens, tokens])
+        self.u = torch.cat([self.u, u])
+        for name, tensor in self.kept.items():
+            self.kept[name] = torch.cat([tensor, self.unwritten[name](len(numbers))])
 
     def generated(self):
         """How many tokens each row has generated so far."""
@@ -180,9 +220,7 @@ class Batch:
         """Make these rows the batch, here and in every model's memory."""
         self.live = [self.live[row] for row in rows]
         self.ids = [self.ids[row] for row in rows]
-        if not rows:
-            return
-        index = torch.tensor(rows, device=self.tokens.device)
+        index = torch.tensor(rows, dtype=torch.long, device=self.tokens.device)
         self.tokens = self.tokens[index]
         self.u = self.u[index]
         self.kept = {name: tensor[index] for name, tensor in self.kept.items()}

@@ -40,19 +40,22 @@ def decode(
     max_new_tokens=128,
     stop=(),
     trace=False,
+    rows=None,
     on_round=None,
 ):
     """Run `method` on prompts (lists of token ids), one row each. Returns a list of Generation.
 
-    keys: one (seed, problem number) per row. stop: texts that end an answer. on_round(generations)
-    is called after every round; returning True ends the run where it is. Seconds are filled for a
-    single row only: a batch has no time per answer.
+    keys: one (seed, problem number) per prompt. stop: texts that end an answer. rows: how many are
+    decoded at once (None: all); the others follow where answers end. on_round(generations) is
+    called after every round; returning True ends the run where it is. Seconds are filled for a
+    single prompt only: a batch has no time per answer.
     """
+    rows = rows or len(prompts)
     decoder = decoder_of(method)
-    if _goes_one_by_one(pair, method, len(prompts)):
+    if _goes_one_by_one(pair, method, min(rows, len(prompts))):
         decoder, method = one_by_one, [method]
     per_round = getattr(method, "per_round", 1)
-    batch = _batch(pair, prompts, keys, max_new_tokens, stop, trace, per_round)
+    batch = _batch(pair, prompts, keys, max_new_tokens, stop, trace, per_round, rows)
     seconds = _run(batch, decoder(pair, method, batch, sampling), on_round)
     answers = [_finished(pair, answer, stop) for answer in batch.answers]
     if len(prompts) == 1:
@@ -62,13 +65,23 @@ def decode(
 
 @torch.inference_mode()
 def decode_together(
-    pair, methods, prompts, keys, *, sampling=Sampling(), max_new_tokens=128, stop=(), trace=False
+    pair,
+    methods,
+    prompts,
+    keys,
+    *,
+    sampling=Sampling(),
+    max_new_tokens=128,
+    stop=(),
+    trace=False,
+    rows=None,
 ):
     """Run methods that share rows (`share`) on the same prompts: what they agree on, once.
 
     As `decode`, which gives the same answers. Returns a list of Generation for each method.
     """
-    batch = _batch(pair, prompts, keys, max_new_tokens, stop, trace, per_round=1)
+    rows = rows or len(prompts)
+    batch = _batch(pair, prompts, keys, max_new_tokens, stop, trace, per_round=1, rows=rows)
     _run(batch, one_by_one(pair, methods, batch, sampling))
     return [
         [_finished(pair, answer, stop) for answer in answers]
@@ -86,9 +99,9 @@ def _goes_one_by_one(pair, method, rows):
     return decoder_of(method) is speculative and is_cheaper(pair, method, rows)
 
 
-def _batch(pair, prompts, keys, max_new_tokens, stop, trace, per_round):
+def _batch(pair, prompts, keys, max_new_tokens, stop, trace, per_round, rows):
     check_room(pair, prompts, max_new_tokens)
-    return Batch(pair, prompts, keys, max_new_tokens, tuple(stop), trace, per_round)
+    return Batch(pair, prompts, keys, max_new_tokens, tuple(stop), trace, per_round, rows)
 
 
 def _run(batch, rounds, on_round=None):
@@ -100,6 +113,7 @@ def _run(batch, rounds, on_round=None):
         if on_round and on_round(batch.answers):
             break
         batch.drop_finished()
+        batch.admit()
     return batch.clock.stop()
 
 

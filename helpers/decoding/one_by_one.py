@@ -64,7 +64,7 @@ def one_by_one(pair, methods, batch, sampling):
     # Whole distributions are kept where any of the rules looks at them.
     looking = [method for method in methods if rules.looks_at(method.rule, "laws")]
     single = replace((looking or methods)[0], policy=Fixed(1))
-    batch.places = {number: Place(list(range(len(methods)))) for number in batch.ids}
+    batch.places = {number: Place(list(range(len(methods)))) for number in batch.prompt_of}
     while batch.live:
         _begin_blocks(batch, gamma)
         places = [batch.places[number] for number in batch.ids]

@@ -19,7 +19,7 @@ def routed(pair, method, batch, sampling):
             "pair that has some"
         )
     batch.read_prompts(*models.values())
-    router = Router(method, models, sampling, len(batch.live))
+    router = Router(method, models, sampling, len(batch.answers))
     while batch.live:
         positions = batch.generated()
         with batch.clock.phase("draft"):

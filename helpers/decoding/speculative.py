@@ -38,7 +38,6 @@ class Block:
 def speculative(pair, method, batch, sampling):
     """One block per round: draft, verify, keep a prefix and one token of the target's."""
     batch.read_prompts(pair.draft, pair.target)
-    turn = 0
     # How many tokens the longest draft of a round had; each length is taken to have been seen once.
     lengths = Counter(range(1, method.policy.gamma + 1))
     while batch.live:
@@ -62,17 +61,21 @@ def speculative(pair, method, batch, sampling):
         accepted, next_token, drafted, *slots = torch.stack(parts).tolist()
         lengths[max(drafted)] += 1
         new = Round([], [] if batch.tracing else None)
+        knows_ends = method.policy.adaptive or pair.device.type == "cpu"
         for row, answer in enumerate(batch.live):
             n = accepted[row]
             kept = [slot[row] for slot in slots[:n]]
             ended = bool(kept) and kept[-1] in pair.eos
             new.tokens.append(kept if ended else [*kept, next_token[row]])
             answer.target_calls += 1
-            answer.draft_calls += drafted[row] if method.policy.adaptive else width
+            # What the row would have taken alone: a longer row beside it may draft on.
+            room = batch.max_new - len(answer.tokens) - 1
+            answer.draft_calls += drafted[row] if knows_ends else min(width, room)
             answer.drafted += drafted[row]
             answer.accepted += n
             if batch.tracing:
                 position = batch.length[row] - batch.prompt[row]
+                turn = answer.rounds
                 steps = tested(columns, row, position, turn, min(n + 1, drafted[row]))
                 answer.rescued += sum(slot["rescued"] for slot in steps)
                 new.trace.append(steps)
@@ -83,7 +86,6 @@ def speculative(pair, method, batch, sampling):
                 # The draft has read the last token and all drafted ones but the last.
                 pair.draft.memory.cached[row] = batch.length[row] + min(width - 1, n)
         yield new
-        turn += 1
 
 
 def where_to_ask(lengths, device, policy):
@@ -252,10 +254,8 @@ def remember(block, position, batch, inside):
     The draft has none where the target adds a bonus token: NaN there, and past the drafted slots.
     """
     rows, g = inside.shape
-    known = batch.kept.get("H")
-    if known is None:
-        room = rules.RECENT + batch.tokens.shape[1]
-        known = torch.full((rows, room), torch.nan, device=inside.device)
+    room = rules.RECENT + batch.tokens.shape[1]
+    known = batch.remember("H", lambda n: torch.full((n, room), torch.nan, device=inside.device))
     # What an earlier round left at the bonus token's place was of another text.
     unknown = torch.full_like(block.H[:, :1], torch.nan)
     H = torch.cat([torch.where(inside, block.H, torch.nan), unknown], 1)

@@ -13,7 +13,7 @@ WINDOW = 8  # last tokens whose text is looked at: one character may take severa
 def stepwise(pair, method, batch, sampling):
     """One token per round and row, by the model that has the step."""
     batch.read_prompts(pair.draft, pair.target)
-    by_target = dict.fromkeys(batch.ids, False)
+    by_target = dict.fromkeys(range(len(batch.answers)), False)
     while batch.live:
         positions = batch.generated()
         begins = [_begins(pair, method, answer) for answer in batch.live]

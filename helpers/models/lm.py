@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.cache_utils import Cache
 
 GROUP = 16  # prompts of like length that are read together
-KEPT_BYTES = 1 << 30  # of a batch's prompts, at most, that are kept for the next method
+KEPT_BYTES = 1 << 30  # of prompts, at most, that are kept for the next method
 SCORES = 1 << 26  # attention scores of a layer that are held at once while prompts are read
 # torch's attention on a GPU, but for cuDNN's: that one plans anew for every length it has not met,
 # and here every step has another (45 ms of a step's 70 on an H100, torch 2.11).
@@ -108,6 +108,10 @@ class Memory:
             values[self.index, :, self.positions] = v.transpose(1, 2)
         return keys[self.rows, :, : self.end], values[self.rows, :, : self.end]
 
+    def caches(self):
+        """Keys and values of every layer."""
+        return [*self.keys, *self.values]
+
     def keep(self, rows):
         """Make these rows (a list of ints) the first ones, in this order; one may stand twice.
 
@@ -120,7 +124,7 @@ class Memory:
         places, sources = map(list, zip(*moved))
         if len(rows) <= len(self.keys[0]) and set(places).isdisjoint(sources):
             to, of = (torch.tensor(part, device=self.device) for part in (places, sources))
-            for cache in (*self.keys, *self.values):
+            for cache in self.caches():
                 cache[to] = cache[of]
             return
         # With room to grow: the next row that stands twice needs no new memory.
@@ -129,6 +133,41 @@ class Memory:
         for caches in (self.keys, self.values):
             for layer, cache in enumerate(caches):  # one after the other: never two whole caches
                 caches[layer] = cache.index_select(0, index)
+
+
+class KeptPrompts:
+    """Keys and values of a batch's prompts, for the next method that reads the same prompts.
+
+    A prompt is a list of token ids; the cells before its own part hold what all rows begin with.
+    """
+
+    def __init__(self):
+        self.own_part = {}  # prompt -> (its first own cell, keys and values of every layer)
+        self.bytes = 0
+
+    def begin(self, prompts):
+        """Forget everything where none of a new batch's prompts is kept."""
+        if not any(tuple(prompt) in self.own_part for prompt in prompts):
+            self.__init__()
+
+    def has(self, prompt, shared):
+        """Whether a prompt is kept from a cell on up to which, `shared`, the memory is right."""
+        known = self.own_part.get(tuple(prompt))
+        return known is not None and known[0] <= shared
+
+    def keep(self, prompt, shared, memory, row):
+        """Copy a prompt's cells from `shared` on out of a row of the memory, if there is room."""
+        parts = [cache[row, :, shared : len(prompt)] for cache in memory.caches()]
+        size = sum(part.numel() * part.element_size() for part in parts)
+        if tuple(prompt) not in self.own_part and self.bytes + size <= KEPT_BYTES:
+            self.own_part[tuple(prompt)] = shared, [part.clone() for part in parts]
+            self.bytes += size
+
+    def restore(self, prompt, memory, row):
+        """Put a prompt that is kept into a row of the memory."""
+        shared, parts = self.own_part[tuple(prompt)]
+        for cache, part in zip(memory.caches(), parts):
+            cache[row, :, shared : len(prompt)] = part
 
 
 class PlainBody:
@@ -203,8 +242,7 @@ class LM:
         self.dtype = dtype
         self.name = name
         self.memory = None
-        # The batch that was read last: its tokens, how many all rows share, its keys and values.
-        self.kept = None
+        self.kept = KeptPrompts()
 
     def start(self, rows, length, prompt=()):
         """Allocate a cache for `rows` sequences of at most `length` tokens, unless one fits.
@@ -227,49 +265,40 @@ class LM:
         """Cache all but the last token of every prompt: row b is tokens[b, :lengths[b]].
 
         `room` cells are allocated. What all prompts begin with (examples, say) is computed once,
-        and a batch that was the last one too not at all.
+        and prompts of the last batch not at all.
         """
-        width = max(lengths) - 1
         shared = _shared_tokens(tokens, min(lengths) - 1)
         known = self.start(len(lengths), room, tokens[0, :shared].tolist())
-        self.memory.cached = [n - 1 for n in lengths]
-        if self._has_kept(tokens[:, :width], shared):
-            self._restore(shared, width)
-            return
+        self.memory.cached = []
         if known < shared:
             self._read(tokens[:1, known:shared], known)
-        for row in range(0, len(lengths), GROUP):
-            longest = max(lengths[row : row + GROUP]) - 1
+        if len(lengths) > 1:
+            self.kept.begin(_all_but_last(tokens, lengths))
+        self.add_rows(tokens, lengths)
+
+    def add_rows(self, tokens, lengths):
+        """`prefill` for more prompts, in the rows after those that are in use."""
+        prompts = _all_but_last(tokens, lengths)
+        row = len(self.memory.cached)
+        self.memory.cached += [len(prompt) for prompt in prompts]
+        # A lone row may be timed, so it is read whatever is kept.
+        keeps = len(self.memory.cached) > 1
+        # From here on rows begin alike up to `shared` only: other cells are written anew.
+        self.memory.prompt = os.path.commonprefix([self.memory.prompt, *prompts])
+        shared = len(self.memory.prompt)
+        for first in range(0, len(prompts), GROUP):
+            group = prompts[first : first + GROUP]
+            rows = range(row + first, row + first + len(group))
+            if keeps and all(self.kept.has(prompt, shared) for prompt in group):
+                for place, prompt in zip(rows, group):
+                    self.kept.restore(prompt, self.memory, place)
+                continue
+            longest = max(map(len, group))
             if longest > shared:
-                self._read(tokens[row : row + GROUP, shared:longest], shared, row)
-        self._keep(tokens[:, :width], shared, width)
-
-    def _parts(self, shared, width):
-        """Keys and values of every layer: of what all rows share (one row), and of the rest."""
-        rows = len(self.memory.cached)
-        for cache in (*self.memory.keys, *self.memory.values):
-            yield cache[:, :, :shared], cache[:rows, :, shared:width]
-
-    def _keep(self, tokens, shared, width):
-        """Keep a batch's prompts for the next method, where they are not too many."""
-        parts = list(self._parts(shared, width))
-        numbers = sum(rest.numel() for _, rest in parts)
-        if len(tokens) > 1 and numbers * self.dtype.itemsize <= KEPT_BYTES:
-            copies = [(common[:1].clone(), rest.clone()) for common, rest in parts]
-            self.kept = tokens.clone(), shared, copies
-
-    def _has_kept(self, tokens, shared):
-        """Whether these prompts are the ones that are kept, and kept in the same two parts."""
-        if not self.kept:
-            return False
-        known, known_shared, _ = self.kept
-        return shared == known_shared and torch.equal(known, tokens)
-
-    def _restore(self, shared, width):
-        """Put the kept prompts back."""
-        for part, copy in zip(self._parts(shared, width), self.kept[2]):
-            for cells, kept in zip(part, copy):
-                cells.copy_(kept)
+                self._read(tokens[first : first + GROUP, shared:longest], shared, rows.start)
+            if keeps:
+                for place, prompt in zip(rows, group):
+                    self.kept.keep(prompt, shared, self.memory, place)
 
     def _read(self, tokens, start, row=None):
         """Cache tokens (rows, T) from position `start` on, in blocks that keep attention small."""
@@ -298,3 +327,8 @@ def _shared_tokens(tokens, most):
     """How many first tokens, at most `most`, all rows have in common."""
     differs = (tokens[:, :most] != tokens[:1, :most]).any(0)
     return int(differs.int().argmax()) if differs.any() else most
+
+
+def _all_but_last(tokens, lengths):
+    """The prompts in the rows of a tensor without their last tokens, as lists."""
+    return [row[: n - 1] for row, n in zip(tokens.tolist(), lengths)]

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from helpers import store
 from helpers.models import checks, compact, heap, linears
 from helpers.models.compact import is_small
-from helpers.models.lm import LM, PlainBody
+from helpers.models.lm import LM, KeptPrompts, PlainBody
 from helpers.models.presets import locate, name_of, preset_of
 from helpers.models.revision import revision_of
 from helpers.models.threads import allowed_threads
@@ -137,7 +137,7 @@ def _fresh(lm):
     """The same model without a cache."""
     own = copy(lm)
     own.memory = None
-    own.kept = None
+    own.kept = KeptPrompts()
     return own
 
 
