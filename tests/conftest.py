@@ -48,6 +48,7 @@ class TableMemory:
     def __init__(self, rows, length):
         self.seen = [[-1] * length for _ in range(rows)]
         self.cached = [0] * rows
+        self.prompt = []
 
     def keep(self, rows):
         self.seen = [list(self.seen[i]) for i in rows]
@@ -67,7 +68,7 @@ class TableLM:
         self.memory, self.precision = None, "table"
         self.config = SimpleNamespace(vocab_size=vocab_size, hidden_size=1)
 
-    def prefill(self, tokens, lengths, room):
+    def prefill(self, tokens, lengths, room, rows=None):
         self.memory = TableMemory(len(lengths), room)
         width = max(max(lengths) - 1, 0)
         if width:

@@ -241,18 +241,18 @@ def _go_on(pair, problems, answers, positions, rejected, chosen, sampling, batch
     answer_of = np.repeat(np.arange(len(answers)), [len(answer) for answer in answers])
     generator = torch.Generator().manual_seed(1)
     parts = []
-    # Prefixes of like length go on together.
     prompts = [list(pair.encode(problem.messages)) for problem in problems]
-    chosen = sorted(chosen, key=lambda row: len(prompts[answer_of[row]]) + positions.position[row])
+    # Those of one answer go on together, for it is read once; answers of like length do.
+    length_of = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers)]
+    chosen = sorted(chosen, key=lambda row: (length_of[answer_of[row]], answer_of[row], row))
     for first in track(range(0, len(chosen), batch_size), "drafting on"):
-        some = np.array(chosen[first : first + batch_size])
-        starts = []
-        for row in some:
-            answer = answer_of[row]
-            before = answers[answer][: positions.position[row]]
-            starts.append(prompts[answer] + before + [rejected.token[row]])
+        some = _each_answer_first(np.array(chosen[first : first + batch_size]), answer_of)
+        owners = answer_of[some].tolist()
+        texts = {owner: prompts[owner] + answers[owner] for owner in owners}
+        at = [len(prompts[owner]) + positions.position[row] for owner, row in zip(owners, some)]
+        tokens = [rejected.token[row] for row in some]
         with taking_turns.together():
-            steps = _draft_on(pair, starts, sampling, generator)
+            steps = _draft_on(pair, texts, owners, at, tokens, sampling, generator)
         zero = {
             "token": rejected.token[some].to_numpy(),
             "H_q": positions.H_q[some].to_numpy(),
@@ -268,22 +268,36 @@ def _go_on(pair, problems, answers, positions, rejected, chosen, sampling, batch
     return table.astype(whole | {"H_q": "float32", "q_x": "float32"}).reset_index(drop=True)
 
 
-def _draft_on(pair, starts, sampling, generator):
-    """LONGEST steps of the draft after each of some token lists: a dict of columns per step."""
+def _each_answer_first(rows, answer_of):
+    """Positions with the first of every answer before all others."""
+    _, first = np.unique(answer_of[rows], return_index=True)
+    first = np.sort(first)
+    return np.concatenate([rows[first], np.delete(rows, first)])
+
+
+def _draft_on(pair, texts, owners, at, tokens, sampling, generator):
+    """LONGEST steps of the draft after tokens that stand in other tokens' places.
+
+    texts: owner -> token ids; owners, each one's first before all others, at, tokens: whose text
+    a row goes on from, the place in it, and the token there. Returns a dict of columns per step.
+    """
     lm = pair.draft
-    lengths = [len(start) for start in starts]
-    steps = max(0, min(LONGEST, lm.context - max(lengths)))
-    tokens = torch.zeros(len(starts), max(lengths), dtype=torch.long, device=pair.device)
-    for row, start in enumerate(starts):
-        tokens[row, : len(start)] = torch.tensor(start)
-    lm.prefill(tokens, lengths, max(lengths) + steps)
-    x = torch.tensor([start[-1] for start in starts], device=pair.device)
+    steps = max(0, min(LONGEST, lm.context - max(at) - 1))
+    # Every text is read once, as far as any row needs it, and its cells are copied to its rows.
+    needed = {owner: 1 + max(a for o, a in zip(owners, at) if o == owner) for owner in texts}
+    read = torch.zeros(len(texts), max(needed.values()), dtype=torch.long, device=pair.device)
+    for row, (owner, text) in enumerate(texts.items()):
+        read[row, : needed[owner]] = torch.tensor(text[: needed[owner]])
+    lm.prefill(read, list(needed.values()), max(at) + 1 + steps, rows=len(at))
+    place_of = {owner: row for row, owner in enumerate(texts)}
+    lm.memory.keep([place_of[owner] for owner in owners])
+    lm.memory.prompt = lm.memory.prompt[: min(at)]  # what follows is overwritten
+    x = torch.tensor(tokens, device=pair.device)
     columns = []
     for step in range(steps):
-        at = [length - 1 + step for length in lengths]
-        scores = lm.logits(lm.forward(x[:, None], at)[:, -1])
+        scores = lm.logits(lm.forward(x[:, None], [place + step for place in at])[:, -1])
         q = sampling.warp(scores)
-        x = sample(q, torch.rand(len(starts), generator=generator).to(pair.device))
+        x = sample(q, torch.rand(len(at), generator=generator).to(pair.device))
         q_x = q.gather(-1, x[:, None])[:, 0]
         H = rules.entropy(scores.softmax(-1))
         columns.append({"token": x.cpu().numpy(), "H_q": H.cpu().numpy(), "q_x": q_x.cpu().numpy()})

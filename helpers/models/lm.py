@@ -261,14 +261,15 @@ class LM:
         self.memory.prompt = list(prompt)
         return known
 
-    def prefill(self, tokens, lengths, room):
+    def prefill(self, tokens, lengths, room, rows=None):
         """Cache all but the last token of every prompt: row b is tokens[b, :lengths[b]].
 
-        `room` cells are allocated. What all prompts begin with (examples, say) is computed once,
-        and prompts of the last batch not at all.
+        `room` cells are allocated, for `rows` rows where there will be more than prompts. What all
+        prompts begin with (examples, say) is computed once, and prompts of the last batch not at
+        all.
         """
         shared = _shared_tokens(tokens, min(lengths) - 1)
-        known = self.start(len(lengths), room, tokens[0, :shared].tolist())
+        known = self.start(rows or len(lengths), room, tokens[0, :shared].tolist())
         self.memory.cached = []
         if known < shared:
             self._read(tokens[:1, known:shared], known)
