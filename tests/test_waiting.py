@@ -123,6 +123,16 @@ def test_a_decoder_that_forgets_new_rows_is_found(pocket, asked, monkeypatch):
         same(decoding.decode(pocket, method, *asked, **options(rows=5)), at_once)
 
 
+def test_what_a_decoder_keeps_without_a_beginning_is_refused(pocket, asked, monkeypatch):
+    def keeps(pair, method, batch, sampling):
+        batch.kept["odd"] = torch.zeros(len(batch.live))
+        yield from decoding.DECODERS[Autoregressive](pair, method, batch, sampling)
+
+    monkeypatch.setattr(dispatch, "decoder_of", lambda method: keeps)
+    with pytest.raises(ValueError, match="put 'odd' into batch.kept.*batch.remember"):
+        decoding.decode(pocket, METHODS["AS_large"], *asked, **options(rows=5))
+
+
 def test_prompts_that_waited_are_read_once_for_all_methods(pocket, asked, monkeypatch):
     pair = pocket.copy()
     reads = []

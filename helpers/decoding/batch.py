@@ -128,6 +128,11 @@ class Batch:
         self.tokens = torch.cat([self.tokens, tokens])
         self.u = torch.cat([self.u, u])
         for name, tensor in self.kept.items():
+            if name not in self.unwritten:
+                raise ValueError(
+                    f"a decoder put {name!r} into batch.kept, and nothing says what it is for "
+                    "an answer that begins; batch.remember does (helpers/README.md)"
+                )
             self.kept[name] = torch.cat([tensor, self.unwritten[name](len(numbers))])
 
     def generated(self):
